@@ -5,7 +5,9 @@
 //! module also records the statements that the back ends ran, for tests of their plans.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -44,10 +46,20 @@ while read -r signal; do
     wait $server
     start
 done
-# One that has only just begun does not hear it.
+# One that has only just begun does not hear it, nor one that is frozen.
+pkill -CONT -P $server
+kill -CONT $server
 while kill -INT $server 2>/dev/null; do sleep 0.1; done
 rm -rf "$directory"
 "#;
+
+/// The origin of a server's data.
+enum Source<'a> {
+    /// A new cluster, with the text of some files of its data directory.
+    New(&'a [(&'a str, &'a str)]),
+    /// The server on this port, which is followed.
+    Primary(u16),
+}
 
 struct Cluster {
     url: String,
@@ -69,14 +81,53 @@ impl PostgresServer {
     /// # Errors
     /// The missing requirement, with advice.
     pub fn start() -> Result<Self, String> {
+        Self::start_from(&Source::New(&[]))
+    }
+
+    /// Starts a server that only takes encrypted connections, by this certificate and its key (PEM).
+    ///
+    /// # Errors
+    /// The missing requirement, with advice.
+    pub fn with_tls(certificate: &str, key: &str) -> Result<Self, String> {
+        let access = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
+        Self::start_from(&Source::New(&[
+            ("server.crt", certificate),
+            ("server.key", key),
+            ("pg_hba.conf", access),
+            ("postgresql.auto.conf", "ssl = on\n"),
+        ]))
+    }
+
+    /// Starts a standby of this server, which follows it until it is promoted.
+    ///
+    /// # Errors
+    /// The missing requirement, with advice.
+    pub fn standby(&self) -> Result<Self, String> {
+        Self::start_from(&Source::Primary(self.port))
+    }
+
+    fn start_from(source: &Source<'_>) -> Result<Self, String> {
         let programs = programs().ok_or(MISSING)?;
         let failed = |error: io::Error| format!("PostgreSQL for tests: {error}");
         // Nobody else takes it before the server does, but for great misfortune.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         drop(listener);
-        let cluster = Cluster::start_in(&programs, Some(port)).map_err(failed)?;
+        let cluster = Cluster::start_in(&programs, Some(port), source).map_err(failed)?;
         Ok(Self { cluster, port, pg_isready: programs.join("pg_isready") })
+    }
+
+    /// Freezes all processes of the server, or lets them go on.
+    ///
+    /// # Errors
+    /// If they cannot be found.
+    pub fn freeze(&self, freeze: bool) -> io::Result<()> {
+        let started = std::fs::read_to_string(self.cluster.directory.join("data/postmaster.pid"))?;
+        let pid = started.lines().next().unwrap_or_default();
+        let signal = if freeze { "STOP" } else { "CONT" };
+        let script = "kill -$1 $2 && pkill -$1 -P $2";
+        let run = Command::new("/bin/sh").args(["-c", script, "sh", signal, pid]).output()?;
+        succeeded(&run)
     }
 
     /// Returns the address on which the server listens.
@@ -189,10 +240,12 @@ impl Cluster {
         }
         let programs =
             programs().ok_or_else(|| format!("{MISSING}, or name a server in {URL_VARIABLE}"))?;
-        Self::start_in(&programs, None).map_err(|error| format!("PostgreSQL for tests: {error}"))
+        let new = Source::New(&[]);
+        Self::start_in(&programs, None, &new)
+            .map_err(|error| format!("PostgreSQL for tests: {error}"))
     }
 
-    fn start_in(programs: &Path, port: Option<u16>) -> io::Result<Self> {
+    fn start_in(programs: &Path, port: Option<u16>, source: &Source<'_>) -> io::Result<Self> {
         let own = port.map(|port| format!("-{port}")).unwrap_or_default();
         let name = format!("vfs-sync-pg-{}{own}", std::process::id());
         let directory = std::env::temp_dir().join(name);
@@ -210,11 +263,29 @@ impl Cluster {
             }
             command
         };
-        let made = command(&programs.join("initdb"))
-            .args(["-U", "vfs", "--auth=trust", "--no-sync", "-E", "UTF8", "-D"])
-            .arg(directory.join("data"))
-            .output()?;
+        let data = directory.join("data");
+        let made = match source {
+            Source::New(_) => command(&programs.join("initdb"))
+                .args(["-U", "vfs", "--auth=trust", "--no-sync", "-E", "UTF8", "-D"])
+                .arg(&data)
+                .output()?,
+            Source::Primary(port) => command(&programs.join("pg_basebackup"))
+                .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "vfs"])
+                .args(["--no-sync", "--checkpoint=fast", "--write-recovery-conf", "-D"])
+                .arg(&data)
+                .output()?,
+        };
         succeeded(&made)?;
+        if let Source::New(files) = source {
+            for (name, text) in *files {
+                let file = data.join(name);
+                std::fs::write(&file, text)?;
+                std::fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+                if let Some((uid, gid)) = run_as {
+                    chown(&file, Some(uid), Some(gid))?;
+                }
+            }
+        }
         let mut supervisor = command(Path::new("/bin/sh"))
             .args(["-c", SUPERVISOR, "sh"])
             .args([programs, &directory])

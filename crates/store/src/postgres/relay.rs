@@ -14,10 +14,11 @@ use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_postgres::types::Type;
-use tokio_postgres::{AsyncMessage, Client, NoTls};
+use tokio_postgres::{AsyncMessage, Client};
 use vfs_sync_core::cursor::{Epoch, Position};
 use vfs_sync_core::id::UserId;
 
+use super::hosts::Hosts;
 use crate::encoding;
 use crate::moves::{Announcements, MovedHead, Observers};
 
@@ -41,7 +42,7 @@ pub(super) struct Relay {
 }
 
 struct Inner {
-    config: tokio_postgres::Config,
+    hosts: Arc<Hosts>,
     observers: Arc<Observers>,
     /// The number of this process, by which it recognises its own notifications.
     id: u64,
@@ -78,9 +79,9 @@ impl Drop for Task {
 }
 
 impl Relay {
-    pub(super) fn new(config: tokio_postgres::Config, observers: Arc<Observers>) -> Self {
+    pub(super) fn new(hosts: Arc<Hosts>, observers: Arc<Observers>) -> Self {
         let (id, waiting, wake) = (encoding::chance() & ID_BITS, Mutex::default(), Notify::new());
-        let inner = Inner { config, observers, id, waiting, wake };
+        let inner = Inner { hosts, observers, id, waiting, wake };
         Self { inner: Arc::new(inner), started: OnceCell::new() }
     }
 
@@ -178,7 +179,7 @@ impl Inner {
 
     /// Listens and announces over one connection, until that ends.
     async fn session(&self, arrives: &watch::Sender<bool>) -> Result<(), tokio_postgres::Error> {
-        let (client, mut connection) = self.config.connect(NoTls).await?;
+        let (client, mut connection) = self.hosts.connect().await?;
         let mut messages =
             futures::stream::poll_fn(move |context| connection.poll_message(context));
         let hearing = async {
@@ -219,8 +220,13 @@ impl Inner {
 
 async fn run(relay: Arc<Inner>, arrives: watch::Sender<bool>) {
     loop {
-        if let Err(error) = relay.session(&arrives).await {
-            tracing::warn!(%error, "the connection for notifications is lost; it is opened again");
+        let mut host = relay.hosts.moves();
+        tokio::select! {
+            ended = relay.session(&arrives) => if let Err(error) = ended {
+                tracing::warn!(%error, "the connection for notifications is lost; it is opened again");
+            },
+            // The connection to a former host may never end.
+            _ = host.changed() => {}
         }
         tokio::time::sleep(RECONNECT).await;
         // What could not be announced is announced over the next connection.

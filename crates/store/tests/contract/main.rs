@@ -9,6 +9,7 @@ mod deletions;
 mod feeds;
 mod files;
 mod frozen;
+mod hosts;
 mod members;
 mod memory;
 mod migration;

@@ -1,0 +1,285 @@
+//! The encryption of connections to the database, by the parameters of libpq's URLs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
+};
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::error::{Result, StoreError};
+
+/// The parameters that say how a connection is encrypted, each as libpq means it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Parameters {
+    /// The value of `sslmode`.
+    mode: Mode,
+    /// The value of `sslrootcert`.
+    root: Option<Root>,
+    /// The value of `sslcert`.
+    certificate: Option<PathBuf>,
+    /// The value of `sslkey`.
+    key: Option<PathBuf>,
+}
+
+/// The degree to which a connection is protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, strum::EnumString)]
+#[strum(serialize_all = "kebab-case")]
+enum Mode {
+    Disable,
+    /// Encrypts if the server can, and verifies nothing.
+    #[default]
+    Prefer,
+    /// Encrypts, and verifies the certificate's chain only if a root is given.
+    Require,
+    /// Encrypts, and verifies the certificate's chain.
+    VerifyCa,
+    /// Encrypts, and verifies the certificate's chain and name.
+    VerifyFull,
+}
+
+/// The certificates that the server's chain must end in.
+#[derive(Debug, PartialEq, Eq)]
+enum Root {
+    /// The certificates that the system trusts.
+    System,
+    File(PathBuf),
+}
+
+impl Parameters {
+    /// Takes a parameter of the URL; returns false if it is none of encryption.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] names a parameter whose value is wrong.
+    pub(super) fn take(&mut self, name: &str, value: &str) -> Result<bool> {
+        match name {
+            "sslmode" => {
+                self.mode = value.parse().map_err(|_| {
+                    failed(
+                        "sslmode must be disable, prefer, require, verify-ca or verify-full; \
+                         allow is not supported",
+                    )
+                })?;
+            }
+            "sslrootcert" if value == "system" => self.root = Some(Root::System),
+            "sslrootcert" => self.root = Some(Root::File(value.into())),
+            "sslcert" => self.certificate = Some(value.into()),
+            "sslkey" => self.key = Some(value.into()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Returns whether the driver negotiates encryption.
+    pub(super) fn driver_mode(&self) -> SslMode {
+        match self.mode {
+            Mode::Disable => SslMode::Disable,
+            Mode::Prefer => SslMode::Prefer,
+            Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
+        }
+    }
+
+    /// Reads the certificates and builds the connector.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] names a parameter whose file cannot be used.
+    pub(super) fn connector(self) -> Result<MakeRustlsConnect> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = self.verifier(&provider)?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let config = match (&self.certificate, &self.key) {
+            (None, None) => builder.with_no_client_auth(),
+            (Some(certificate), Some(key)) => {
+                let chain = certificates("sslcert", certificate)?;
+                let key = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|error| unusable("sslkey", key, &error))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| failed(format!("sslcert and sslkey: {error}")))?
+            }
+            _ => return Err(failed("sslcert and sslkey belong together: one is missing")),
+        };
+        Ok(MakeRustlsConnect::new(config))
+    }
+
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
+        // A root makes `require` verify, for which old settings rely on it.
+        let verifies = self.mode >= Mode::VerifyCa
+            || (self.mode == Mode::Require && matches!(self.root, Some(Root::File(_))));
+        if !verifies {
+            if self.root == Some(Root::System) && self.mode != Mode::Disable {
+                return Err(failed("sslrootcert=system needs sslmode=verify-full"));
+            }
+            return Ok(Arc::new(Unverified(Arc::clone(provider))));
+        }
+        let trusted = match &self.root {
+            Some(Root::System) if self.mode < Mode::VerifyFull => {
+                return Err(failed("sslrootcert=system needs sslmode=verify-full"));
+            }
+            Some(Root::System) => rustls_native_certs::load_native_certs().certs,
+            Some(Root::File(file)) => certificates("sslrootcert", file)?,
+            None => certificates("sslrootcert", &default_root()?)?,
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(trusted.iter().cloned());
+        let chain =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+                .build()
+                .map_err(|error| failed(format!("sslrootcert: {error}")))?;
+        Ok(Arc::new(Verified { chain, trusted, name: self.mode == Mode::VerifyFull }))
+    }
+}
+
+/// Returns the file that libpq reads without `sslrootcert`.
+fn default_root() -> Result<PathBuf> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    home.map(|home| Path::new(&home).join(".postgresql/root.crt"))
+        .filter(|file| file.exists())
+        .ok_or_else(|| {
+            failed(
+                "sslmode=verify-ca and verify-full need sslrootcert: a file of certificates, or \
+                 system",
+            )
+        })
+}
+
+fn certificates(parameter: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let all = all.map_err(|error| unusable(parameter, file, &error))?;
+    if all.is_empty() {
+        return Err(failed(format!("{parameter}: {} has no certificate", file.display())));
+    }
+    Ok(all)
+}
+
+fn unusable(parameter: &str, file: &Path, error: &rustls::pki_types::pem::Error) -> StoreError {
+    failed(format!("{parameter}: cannot read {}: {error}", file.display()))
+}
+
+fn failed(text: impl Into<String>) -> StoreError {
+    StoreError::Failed(text.into())
+}
+
+/// Accepts every certificate: the connection is encrypted, and its other end is not known.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Accepts certificates whose chain ends in a trusted one, and with `name`, those of the host.
+#[derive(Debug)]
+struct Verified {
+    chain: Arc<WebPkiServerVerifier>,
+    trusted: Vec<CertificateDer<'static>>,
+    name: bool,
+}
+
+impl Verified {
+    /// Returns whether the chain's only fault is that a trusted certificate of an authority is the
+    /// server's own, as a self-signed one is. Its dates were checked before.
+    fn is_self_signed(&self, certificate: &CertificateDer<'_>, error: &rustls::Error) -> bool {
+        let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) = error
+        else {
+            return false;
+        };
+        let is_authority =
+            matches!(cause.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity));
+        is_authority && self.trusted.iter().any(|trusted| trusted == certificate)
+    }
+}
+
+impl ServerCertVerifier for Verified {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.chain.verify_server_cert(certificate, intermediates, name, ocsp, now);
+        match verified {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if !self.name => Ok(ServerCertVerified::assertion()),
+            Err(error) if self.is_self_signed(certificate, &error) => {
+                if self.name {
+                    let parsed = ParsedCertificate::try_from(certificate)?;
+                    rustls::client::verify_server_name(&parsed, name)?;
+                }
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
