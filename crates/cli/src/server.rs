@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use vfs_sync_blobs::{BlobError, BlobStore, ObjectBlobs, S3Config, key};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_server::auth::{AuthConfig, AuthConfigError, Authenticator};
-use vfs_sync_server::{Environment as _, Server, ServerConfig, SystemEnvironment};
+use vfs_sync_server::{Certificate, Environment as _, Server, ServerConfig, SystemEnvironment};
 use vfs_sync_store::{Announcements, StoreError};
 
 use crate::error::{Failure, Kind, Result};
@@ -114,6 +114,8 @@ pub(crate) struct Setup {
     pub(crate) new: bool,
     pub(crate) listen: SocketAddr,
     pub(crate) admin_listen: Option<SocketAddr>,
+    /// The files of the certificate and its key, if connections are encrypted.
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
     pub(crate) config: ServerConfig,
 }
 
@@ -153,6 +155,13 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
     let s3 = s3()?;
     let config = setup.config.clone();
     let keys = Authenticator::load(&setup.auth).await.map_err(auth_failure)?;
+    let certificate =
+        setup.tls.clone().map(|(certificate, key)| Certificate::load(certificate, key));
+    let certificate = certificate.transpose().map_err(|error| {
+        Failure::usage(error.to_string()).hint(
+            "--tls-cert and --tls-key name the PEM files of a certificate and its private key",
+        )
+    })?;
     // Bound before anything is created, so that a port in use changes nothing.
     let (listener, address) = listen(setup.listen)?;
     let (admin, admin_address) = match setup.admin_listen {
@@ -177,7 +186,11 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
     }
     leave_mark(&setup.data, &identity.id)?;
     let hears = Hears(store.announce_heads().await);
-    let server = Server::builder(store, blobs, keys).config(config).build();
+    let mut server = Server::builder(store, blobs, keys).config(config);
+    if let Some(certificate) = certificate {
+        server = server.certificate(certificate);
+    }
+    let server = server.build();
     Ok(Bound { server, listener, admin, address, admin_address, hears })
 }
 

@@ -38,6 +38,7 @@ mod serve;
 mod service;
 mod shares;
 mod state;
+mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -56,11 +57,13 @@ pub use config::{Rate, Rates, ServerConfig};
 pub use environment::{Environment, SystemEnvironment};
 pub use openapi::OPENAPI;
 pub use service::Service;
+pub use tls::{Certificate, CertificateError};
 pub use vfs_sync_store::MetadataQuota;
 
 /// A server that is ready to serve.
 pub struct Server {
     app: App,
+    certificate: Option<Certificate>,
 }
 
 /// A builder of a [`Server`].
@@ -70,9 +73,17 @@ pub struct ServerBuilder {
     auth: Authenticator,
     environment: Arc<dyn Environment>,
     config: ServerConfig,
+    certificate: Option<Certificate>,
 }
 
 impl ServerBuilder {
+    /// Encrypts the connections of clients; the operator's listener stays unencrypted.
+    #[must_use]
+    pub fn certificate(mut self, certificate: Certificate) -> Self {
+        self.certificate = Some(certificate);
+        self
+    }
+
     /// Takes the time and new ids from `environment` instead of the machine.
     #[must_use]
     pub fn environment(mut self, environment: Arc<dyn Environment>) -> Self {
@@ -90,7 +101,8 @@ impl ServerBuilder {
     /// Builds the server with the given parts.
     #[must_use]
     pub fn build(self) -> Server {
-        Server { app: App::new(self.store, self.blobs, self.auth, self.environment, self.config) }
+        let app = App::new(self.store, self.blobs, self.auth, self.environment, self.config);
+        Server { app, certificate: self.certificate }
     }
 }
 
@@ -103,7 +115,7 @@ impl Server {
         auth: Authenticator,
     ) -> ServerBuilder {
         let (environment, config) = (Arc::new(SystemEnvironment), ServerConfig::default());
-        ServerBuilder { store, blobs, auth, environment, config }
+        ServerBuilder { store, blobs, auth, environment, config, certificate: None }
     }
 
     /// Converts the server to a [`Service`], which answers requests without a socket.
@@ -132,9 +144,13 @@ impl Server {
         let operator = admin.map(|listener| {
             let router = admin::router();
             tokio::spawn(admin::keep_up(stop.clone()));
-            tokio::spawn(serve::serve(listener, router, bounds, stop.clone()))
+            tokio::spawn(serve::serve(listener, None, router, bounds, stop.clone()))
         });
-        let public = serve::serve(listener, router::router(&self.app), bounds, stop.clone());
+        if let Some(certificate) = &self.certificate {
+            tokio::spawn(certificate.clone().keep_up(stop.clone()));
+        }
+        let router = router::router(&self.app);
+        let public = serve::serve(listener, self.certificate, router, bounds, stop.clone());
         let mut public = std::pin::pin!(public);
         tokio::select! {
             () = shutdown => {

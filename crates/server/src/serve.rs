@@ -10,8 +10,12 @@ use axum::extract::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::MissedTickBehavior;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -21,6 +25,7 @@ use crate::http::answer;
 use crate::http::body::Pace;
 use crate::http::connection::{Connections, Open};
 use crate::http::lingering::LingeringStream;
+use crate::tls::Certificate;
 
 /// Streams of one HTTP/2 connection at a time.
 const MAX_STREAMS: u32 = 100;
@@ -56,10 +61,18 @@ impl Bounds {
 /// Serves until `stop`, then until the requests in progress are done or the drain time is over.
 pub(crate) async fn serve(
     listener: TcpListener,
+    certificate: Option<Certificate>,
     router: Router,
     bounds: Bounds,
     stop: CancellationToken,
 ) {
+    let acceptor = match certificate.map(|certificate| certificate.acceptor()).transpose() {
+        Ok(acceptor) => acceptor,
+        Err(error) => {
+            tracing::error!(%error, "connections cannot be encrypted: the server does not serve");
+            return;
+        }
+    };
     let open = Arc::new(Connections::default());
     let connections = TaskTracker::new();
     let give_up = CancellationToken::new();
@@ -82,6 +95,7 @@ pub(crate) async fn serve(
                 connections.spawn(connection(
                     stream,
                     place,
+                    acceptor.clone(),
                     router.clone(),
                     bounds,
                     stop.clone(),
@@ -116,9 +130,37 @@ fn place(open: &Arc<Connections>, most: usize, address: SocketAddr) -> Option<Op
     Some(open.add(address.ip()))
 }
 
+/// The answer to a peer that speaks HTTP without encryption.
+const NOT_ENCRYPTED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n\
+    content-length: 94\r\nconnection: close\r\n\r\n\
+    {\"error\":\"this server speaks https: begin its address with https://\",\"code\":\"https_required\"}\n";
+
+/// Opens encryption on a new connection; `None` if the peer does not go along.
+async fn encrypted(
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+    pace: Pace,
+) -> Option<TlsStream<TcpStream>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await.ok()? == 1 && first[0].is_ascii_uppercase() {
+        let mut stream = LingeringStream::new(stream, pace);
+        let _ = stream.write_all(NOT_ENCRYPTED).await;
+        let _ = stream.shutdown().await;
+        return None;
+    }
+    match acceptor.accept(stream).await {
+        Ok(stream) => Some(stream),
+        Err(error) => {
+            tracing::debug!(%error, "a connection was not encrypted");
+            None
+        }
+    }
+}
+
 async fn connection(
     stream: TcpStream,
     place: Open,
+    acceptor: Option<TlsAcceptor>,
     router: Router,
     bounds: Bounds,
     stop: CancellationToken,
@@ -128,6 +170,21 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY could not be set");
     }
+    let stream = match acceptor {
+        None => Either::Left(stream),
+        Some(acceptor) => {
+            let opening =
+                tokio::time::timeout(bounds.head, encrypted(stream, &acceptor, bounds.pace));
+            tokio::select! {
+                opened = opening => match opened {
+                    Ok(Some(stream)) => Either::Right(stream),
+                    Ok(None) | Err(_) => return,
+                },
+                () = stop.cancelled() => return,
+                () = place.connection.evicted.notified() => return,
+            }
+        }
+    };
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()

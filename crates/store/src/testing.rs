@@ -1,8 +1,10 @@
-//! A PostgreSQL for tests: one throw-away cluster for each test process, a new database for each
+//! A PostgreSQL for tests, and certificates: one throw-away cluster for each test process, a new database for each
 //! test.
 //!
 //! `VFS_SYNC_TEST_POSTGRES_URL` names a server to use instead, whose user may create databases. The
 //! module also records the statements that the back ends ran, for tests of their plans.
+
+mod authority;
 
 use std::collections::BTreeSet;
 use std::fs::Permissions;
@@ -17,6 +19,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio_postgres::{Client, NoTls};
+
+pub use authority::{Authority, Pair};
 
 /// The variable that names a server to use instead.
 pub const URL_VARIABLE: &str = "VFS_SYNC_TEST_POSTGRES_URL";
@@ -84,15 +88,19 @@ impl PostgresServer {
         Self::start_from(&Source::New(&[]))
     }
 
-    /// Starts a server that only takes encrypted connections, by this certificate and its key (PEM).
+    /// Starts a server that only takes encrypted connections, by this certificate.
     ///
     /// # Errors
     /// The missing requirement, with advice.
-    pub fn with_tls(certificate: &str, key: &str) -> Result<Self, String> {
+    pub fn with_tls(pair: &Pair) -> Result<Self, String> {
+        let read = |file: &Path| {
+            std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
+        };
+        let (certificate, key) = (read(&pair.certificate)?, read(&pair.key)?);
         let access = "local all all trust\nhostssl all all 127.0.0.1/32 trust\n";
         Self::start_from(&Source::New(&[
-            ("server.crt", certificate),
-            ("server.key", key),
+            ("server.crt", &certificate),
+            ("server.key", &key),
             ("pg_hba.conf", access),
             ("postgresql.auto.conf", "ssl = on\n"),
         ]))

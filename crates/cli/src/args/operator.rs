@@ -18,7 +18,8 @@ gracefully. With --json it prints a document on a line for each event, and logs 
 Examples:
   export VFS_SYNC_JWT_SECRET=$(openssl rand -hex 32)
   vfs-sync serve --listen 127.0.0.1:7070 --data /var/lib/vfs-sync
-  vfs-sync serve --listen 0.0.0.0:7070 --data ./data --admin-listen 127.0.0.1:7071";
+  vfs-sync serve --listen 0.0.0.0:7070 --data ./data --admin-listen 127.0.0.1:7071
+  vfs-sync serve --listen 0.0.0.0:443 --data ./data --tls-cert fullchain.pem --tls-key privkey.pem";
 
 pub(super) const TOKEN: &str = "\
 The secret is read from VFS_SYNC_JWT_SECRET or the file named by VFS_SYNC_JWT_SECRET_FILE, never
@@ -42,6 +43,12 @@ pub(crate) struct Serve {
     /// The address of the metrics listener; without it there is none
     #[arg(long, value_name = "ADDR", env = "VFS_SYNC_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<SocketAddr>,
+    /// The certificate that encrypts connections, with its chain, as a PEM file
+    #[arg(long, value_name = "FILE", env = "VFS_SYNC_TLS_CERT", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, as a PEM file
+    #[arg(long, value_name = "FILE", env = "VFS_SYNC_TLS_KEY", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// The URL at which clients reach the server behind a proxy: its path is prepended to every
     /// path
     #[arg(long, value_name = "URL", env = "VFS_SYNC_PUBLIC_URL", value_parser = parse_public_url)]

@@ -99,6 +99,7 @@ pub(crate) async fn run(args: Demo, output: Output, stop: CancellationToken) -> 
         new: false,
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         admin_listen: None,
+        tls: None,
     })
     .await?;
     let url = format!("http://{}", bound.address);

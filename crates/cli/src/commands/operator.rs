@@ -33,18 +33,20 @@ pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) 
         new: args.new,
         listen: args.listen,
         admin_listen: args.admin_listen,
+        tls: args.tls_cert.zip(args.tls_key),
     };
+    let scheme = if setup.tls.is_some() { "https" } else { "http" };
     let Bound { server, listener, admin, address, admin_address, hears } =
         server::bind(setup).await?;
     if output.json {
         output.json(&json!({
             "event": "listening",
-            "url": format!("http://{address}"),
+            "url": format!("{scheme}://{address}"),
             "adminUrl": admin_address.map(|address| format!("http://{address}")),
             "otherProcesses": hears.name(),
         }))?;
     } else {
-        output.text(format_args!("listening on http://{address}"))?;
+        output.text(format_args!("listening on {scheme}://{address}"))?;
         if let Some(address) = admin_address {
             output.text(format_args!("metrics on http://{address}/metrics"))?;
         }

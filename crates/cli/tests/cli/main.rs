@@ -11,6 +11,7 @@ mod belongs;
 mod blobs;
 mod crash;
 mod demo;
+mod encrypted;
 mod escapes;
 #[cfg(target_os = "linux")]
 mod little_room;

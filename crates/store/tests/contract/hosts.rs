@@ -1,118 +1,13 @@
 //! The way to PostgreSQL: encrypted connections, and several hosts of which one takes writes.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use vfs_sync_core::wire::PushStatus;
-use vfs_sync_store::testing::{PostgresServer, connect};
+use vfs_sync_store::testing::{Authority, PostgresServer, connect};
 use vfs_sync_store::{MetadataStore, StoreError};
 
 use super::scene::*;
-
-/// A certificate and its key, in PEM.
-struct Pair {
-    certificate: String,
-    key: String,
-}
-
-/// Makes certificates by OpenSSL.
-struct Authority {
-    directory: tempfile::TempDir,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let authority = Self { directory };
-        authority.self_signed("ca", "DNS:ca.example");
-        authority
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn openssl(&self, arguments: &[&str]) {
-        let output = Command::new("openssl")
-            .current_dir(self.directory.path())
-            .args(arguments)
-            .output()
-            .expect("these tests need openssl");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// Makes a certificate that is its own authority.
-    fn self_signed(&self, name: &str, of: &str) -> Pair {
-        let (key, certificate) = (format!("{name}.key"), format!("{name}.crt"));
-        let (subject, names) = (format!("/CN={name}"), format!("subjectAltName={of}"));
-        self.openssl(&[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            &subject,
-            "-addext",
-            &names,
-            "-keyout",
-            &key,
-            "-out",
-            &certificate,
-        ]);
-        self.pair(name)
-    }
-
-    /// Makes a certificate that the authority signed.
-    fn signed(&self, name: &str, of: &str, days: &str) -> Pair {
-        let (key, request) = (format!("{name}.key"), format!("{name}.csr"));
-        let (subject, names) = (format!("/CN={name}"), format!("subjectAltName={of}"));
-        self.openssl(&[
-            "req",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-subj",
-            &subject,
-            "-addext",
-            &names,
-            "-keyout",
-            &key,
-            "-out",
-            &request,
-        ]);
-        self.openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            &request,
-            "-CA",
-            "ca.crt",
-            "-CAkey",
-            "ca.key",
-            "-copy_extensions",
-            "copy",
-            "-days",
-            days,
-            "-out",
-            &format!("{name}.crt"),
-        ]);
-        self.pair(name)
-    }
-
-    fn pair(&self, name: &str) -> Pair {
-        let read =
-            |end: &str| std::fs::read_to_string(self.path(&format!("{name}.{end}"))).unwrap();
-        Pair { certificate: read("crt"), key: read("key") }
-    }
-}
 
 /// Connects to a server with these parameters; returns the error.
 async fn refusal(server: &PostgresServer, parameters: &str) -> Option<String> {
@@ -133,11 +28,11 @@ fn root(file: &Path) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL"]
 async fn a_connection_is_encrypted_and_verified_as_libpq_means_it() {
-    let authority = Authority::new();
-    let other = Authority::new();
-    let pair = authority.signed("db", "IP:127.0.0.1", "2");
-    let server = PostgresServer::with_tls(&pair.certificate, &pair.key).unwrap();
-    let (ours, theirs) = (root(&authority.path("ca.crt")), root(&other.path("ca.crt")));
+    let authority = Authority::new().unwrap();
+    let other = Authority::new().unwrap();
+    let pair = authority.signed("db", "IP:127.0.0.1").unwrap();
+    let server = PostgresServer::with_tls(&pair).unwrap();
+    let (ours, theirs) = (root(&authority.root()), root(&other.root()));
     for (parameters, refused) in [
         ("", None),
         ("sslmode=prefer", None),
@@ -163,10 +58,10 @@ async fn a_connection_is_encrypted_and_verified_as_libpq_means_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL"]
 async fn another_hosts_certificate_passes_only_without_its_name() {
-    let authority = Authority::new();
-    let pair = authority.signed("db", "DNS:db.example", "2");
-    let server = PostgresServer::with_tls(&pair.certificate, &pair.key).unwrap();
-    let ours = root(&authority.path("ca.crt"));
+    let authority = Authority::new().unwrap();
+    let pair = authority.signed("db", "DNS:db.example").unwrap();
+    let server = PostgresServer::with_tls(&pair).unwrap();
+    let ours = root(&authority.root());
     assert_eq!(refusal(&server, &format!("sslmode=verify-ca&{ours}")).await, None);
     let error = refusal(&server, &format!("sslmode=verify-full&{ours}")).await.unwrap();
     assert!(error.contains("not valid for name"), "{error}");
@@ -175,18 +70,18 @@ async fn another_hosts_certificate_passes_only_without_its_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs PostgreSQL"]
 async fn a_self_signed_certificate_is_its_own_root() {
-    let authority = Authority::new();
-    let pair = authority.self_signed("db", "IP:127.0.0.1");
-    let server = PostgresServer::with_tls(&pair.certificate, &pair.key).unwrap();
-    let (own, other) = (root(&authority.path("db.crt")), root(&authority.path("ca.crt")));
+    let authority = Authority::new().unwrap();
+    let pair = authority.self_signed("db", "IP:127.0.0.1").unwrap();
+    let server = PostgresServer::with_tls(&pair).unwrap();
+    let (own, other) = (root(&pair.certificate), root(&authority.root()));
     for mode in ["verify-ca", "verify-full"] {
         assert_eq!(refusal(&server, &format!("sslmode={mode}&{own}")).await, None);
         let error = refusal(&server, &format!("sslmode={mode}&{other}")).await;
         assert!(error.is_some(), "{mode} accepts a certificate that nothing trusted signed");
     }
-    let named = authority.self_signed("named", "DNS:db.example");
-    let server = PostgresServer::with_tls(&named.certificate, &named.key).unwrap();
-    let own = root(&authority.path("named.crt"));
+    let named = authority.self_signed("named", "DNS:db.example").unwrap();
+    let server = PostgresServer::with_tls(&named).unwrap();
+    let own = root(&named.certificate);
     assert_eq!(refusal(&server, &format!("sslmode=verify-ca&{own}")).await, None);
     assert!(refusal(&server, &format!("sslmode=verify-full&{own}")).await.is_some());
 }
