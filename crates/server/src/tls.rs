@@ -42,7 +42,7 @@ pub enum CertificateError {
     /// A file cannot be read, or is not PEM.
     #[error("cannot read {}: {reason}", path.display())]
     Unreadable {
-        /// The file.
+        /// The file that cannot be used.
         path: PathBuf,
         /// The reason, as text.
         reason: String,
