@@ -1,5 +1,6 @@
 //! The command line and its help texts.
 
+mod backup;
 mod directory;
 mod limits;
 mod live;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use backup::{Backup, BackupCreate, BackupRestore, BackupVerify};
 pub(crate) use directory::{Export, Import};
 pub(crate) use live::{FolderAction, FolderTrash, ServiceAction, Up};
 pub(crate) use operator::{
@@ -266,6 +268,9 @@ pub(crate) enum Command {
     /// Maintain the contents in a server's object store, as its operator
     #[command(subcommand)]
     Blobs(Blobs),
+    /// Back up a server, check a backup, or restore one, as its operator
+    #[command(subcommand)]
+    Backup(Backup),
     /// Migrate a server's database to this version's schema (`serve` does it at start)
     #[command(
         after_help = "Examples:\n  vfs-sync migrate --data /var/lib/vfs-sync\n  VFS_SYNC_DATABASE_URL=postgres://vfs@localhost/vfs vfs-sync migrate"

@@ -10,11 +10,11 @@ mod tree;
 
 use tokio_util::sync::CancellationToken;
 
-use self::operator::blobs;
+use self::operator::{backup, blobs};
 use self::replica::{queue, recover, state, sync};
 use self::sharing::{block, group, share};
 use self::tree::{content, directory, edit, inspect, trash, versions};
-use crate::args::{Admin, Blobs, Cli, Command, Repair};
+use crate::args::{Admin, Backup, Blobs, Cli, Command, Repair};
 use crate::error::Result;
 use crate::output::Output;
 
@@ -29,6 +29,9 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
             operator::repair_reconcile_state(args, output).await
         }
         Command::Blobs(Blobs::Check(args)) => blobs::check(args, output).await,
+        Command::Backup(Backup::Create(args)) => backup::create(args, output, stop).await,
+        Command::Backup(Backup::Verify(args)) => backup::verify(args, output, stop).await,
+        Command::Backup(Backup::Restore(args)) => backup::restore(args, output, stop).await,
         Command::Migrate(args) => operator::migrate(args, output).await,
         Command::Completions(args) => replica::completions(args),
         Command::Init(args) => replica::init(global, args, output),

@@ -237,7 +237,7 @@ async fn refuse_strangers(setup: &Setup, blobs: &dyn BlobStore, id: Option<&str>
 }
 
 /// Writes the database's id for the next start.
-fn leave_mark(data: &Path, id: &str) -> Result<()> {
+pub(crate) fn leave_mark(data: &Path, id: &str) -> Result<()> {
     let mark = data.join(MARK_FILE);
     if std::fs::read_to_string(&mark).is_ok_and(|marked| marked.trim() == id) {
         return Ok(());

@@ -560,7 +560,11 @@ operations! {
     reads blob_usage: BlobUsage { user: UserId } -> Usage;
 
     /// Returns the removal that is due for one blob.
-    reads reclaim_of: ReclaimOf { blob_id: BlobId } -> Option<Reclaim>;
+    reads reclaim_of: ReclaimOf { blob_id: BlobId, now: Timestamp } -> Option<Reclaim>;
+
+    /// Holds the removal of objects until a time, at most [`crate::MAX_HOLD`] after `now`: until then
+    /// `to_reclaim` and `reclaim_of` return nothing. A hold is only ever made longer.
+    writes hold_removals: HoldRemovals { until: Timestamp, now: Timestamp } -> ();
 
     /// Records that the caller removed exactly what `done` names, which was due at `now`. Bytes are
     /// removed once more at `again`, for the sake of a late write.

@@ -7,6 +7,7 @@
 //! `vfs_sync_core` decide, and writes the result. `topics` has the interface that they need of a
 //! back end: rows, locks and batches.
 
+pub mod backup;
 pub mod command;
 mod encoding;
 mod error;
@@ -37,7 +38,7 @@ pub use vfs_sync_core::server::stage::{
 
 pub use values::{
     AbandonAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, FeedPage, Identity,
-    KEPT_VERSIONS, MAX_TRASH_ITEMS, MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer,
-    Reclaim, ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord, TrashCursor,
-    TrashListing, UploadAccess, UploadAnswer,
+    KEPT_VERSIONS, MAX_HOLD, MAX_TRASH_ITEMS, MalformedState, Pruned, PullAnswer, PurgeAnswer,
+    PushAnswer, Reclaim, ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord,
+    TrashCursor, TrashListing, UploadAccess, UploadAnswer,
 };

@@ -14,7 +14,7 @@ use crate::sqlite::{self, SqliteStore};
 /// it may.
 const LEAST_PLAN_MEMORY: usize = 512 * 1024 * 1024;
 
-fn is_postgres(database: &str) -> bool {
+pub(crate) fn is_postgres(database: &str) -> bool {
     database.starts_with("postgres://") || database.starts_with("postgresql://")
 }
 

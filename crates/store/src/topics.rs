@@ -564,6 +564,12 @@ pub(crate) trait Maintenance {
     /// Returns counts for the operator, by name.
     async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>>;
 
+    /// Returns the time until which no object is removed; in the past if removals are not held.
+    async fn removals_held_until(&mut self) -> Result<Timestamp>;
+
+    /// Holds removals until a time, unless they are held for longer.
+    async fn hold_removals(&mut self, until: Timestamp) -> Result<()>;
+
     /// Queries the database for a constant.
     async fn ping(&mut self) -> Result<()>;
 }

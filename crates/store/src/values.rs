@@ -1,5 +1,7 @@
 //! The arguments and answers of the operations, and the rows that they share with the back ends.
 
+use std::time::Duration;
+
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId, WriteId};
@@ -192,6 +194,9 @@ pub struct BlobRow {
     /// The media type of the bytes, a hint for readers.
     pub content_type: Option<String>,
 }
+
+/// The longest time for which removals of objects are held at once.
+pub const MAX_HOLD: Duration = Duration::from_secs(60 * 60);
 
 /// The number of a file's earlier contents that are always kept.
 pub const KEPT_VERSIONS: u32 = 10;

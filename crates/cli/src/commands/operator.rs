@@ -1,5 +1,6 @@
 //! Commands for operators: `serve`, `token`, `migrate`, `admin`.
 
+pub(super) mod backup;
 pub(super) mod blobs;
 
 use std::time::Duration;

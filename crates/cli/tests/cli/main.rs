@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, and prints its seed"
 )]
 
+mod backup;
 mod belongs;
 mod blobs;
 mod crash;

@@ -32,7 +32,7 @@ pub(crate) async fn carry_out(app: &App, reclaim: &Reclaim) -> Result<(), ApiErr
 
 /// Removes a blob whose bytes are marked for deletion.
 pub(crate) async fn now(app: &App, blob_id: &BlobId) -> Result<(), ApiError> {
-    match app.store.reclaim_of(blob_id).await? {
+    match app.store.reclaim_of(blob_id, app.now()).await? {
         Some(reclaim) => carry_out(app, &reclaim).await,
         None => Ok(()),
     }
@@ -41,7 +41,7 @@ pub(crate) async fn now(app: &App, blob_id: &BlobId) -> Result<(), ApiError> {
 /// Removes the remains of the upload that created a blob; the sweeper retries failures.
 pub(crate) async fn leftovers(app: &App, blob_id: &BlobId) {
     let done = async {
-        let found = app.store.reclaim_of(blob_id).await?;
+        let found = app.store.reclaim_of(blob_id, app.now()).await?;
         if let Some(reclaim) = found.filter(|reclaim| !reclaim.bytes) {
             carry_out(app, &reclaim).await?;
         }

@@ -8,19 +8,42 @@ use vfs_sync_core::time::Timestamp;
 
 use super::upload::abandon;
 use super::{
-    AnyBlob, AnyStage, BlobsAfter, Command, DeleteBlob, ReclaimOf, Reclaimed, RemoveVersion,
-    ToReclaim, one_call,
+    AnyBlob, AnyStage, BlobsAfter, Command, DeleteBlob, HoldRemovals, ReclaimOf, Reclaimed,
+    RemoveVersion, ToReclaim, one_call,
 };
 use crate::encoding;
 use crate::error::Result;
 use crate::topics::Topics;
-use crate::values::{BlobRecord, DeleteAnswer, StageRecord};
+use crate::values::{BlobRecord, DeleteAnswer, MAX_HOLD, StageRecord};
 
 one_call! {
-    ToReclaim: |tx, it| tx.to_reclaim(it.now, it.at_most);
-    ReclaimOf: |tx, it| tx.reclaim_of(&it.blob_id);
     BlobsAfter: |tx, it| tx.blobs_after(it.after.as_ref(), it.at_most);
     AnyStage: |tx, it| any_stage(tx, &it.staging_id);
+}
+
+impl Command for ToReclaim {
+    async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
+        if tx.removals_held_until().await? > self.now {
+            return Ok(Vec::new());
+        }
+        tx.to_reclaim(self.now, self.at_most).await
+    }
+}
+
+impl Command for ReclaimOf {
+    async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
+        if tx.removals_held_until().await? > self.now {
+            return Ok(None);
+        }
+        tx.reclaim_of(&self.blob_id).await
+    }
+}
+
+impl Command for HoldRemovals {
+    async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
+        let longest = self.now.plus_millis(i64::try_from(MAX_HOLD.as_millis()).unwrap_or(i64::MAX));
+        tx.hold_removals(self.until.min(longest)).await
+    }
 }
 
 /// Returns the stage of the blob, locked.

@@ -3,6 +3,7 @@
 
 use vfs_sync_core::id::{UserId, WriteId};
 use vfs_sync_core::server::push::Head;
+use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 
 use super::state::{Replica, State, count, oldest};
@@ -33,6 +34,16 @@ impl Maintenance for MemoryTransaction<'_> {
             ("feed_positions", self.state.heads.rows().values().map(|head| head.counter).sum()),
             ("open_stages", open.count() as u64),
         ])
+    }
+
+    async fn removals_held_until(&mut self) -> Result<Timestamp> {
+        Ok(self.state.removals_held_until.get(&()).copied().unwrap_or(Timestamp::MIN))
+    }
+
+    async fn hold_removals(&mut self, until: Timestamp) -> Result<()> {
+        let held = self.removals_held_until().await?;
+        self.state.removals_held_until.put((), until.max(held));
+        Ok(())
     }
 
     async fn ping(&mut self) -> Result<()> {

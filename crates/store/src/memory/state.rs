@@ -98,6 +98,7 @@ macro_rules! tables {
 
 tables! {
     epoch: Table<(), Epoch>,
+    removals_held_until: Table<(), Timestamp>,
     users: Table<UserId, ()>,
     items: Table<ItemId, Item>,
     // By parent and child.

@@ -16,6 +16,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
+use tokio_postgres::config::Host;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -311,9 +312,38 @@ fn parse(url: &str) -> Result<(Vec<Config>, tls::Parameters)> {
     Ok((hosts, encryption))
 }
 
+/// Returns the variables by which PostgreSQL's own tools reach the database at `url`.
+pub(super) fn tool_environment(url: &str) -> Result<Vec<(&'static str, String)>> {
+    let (hosts, encryption) = parse(url)?;
+    let mut variables = encryption.tool_environment();
+    let (mut names, mut ports) = (Vec::new(), Vec::new());
+    for host in &hosts {
+        names.push(match host.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            #[cfg(unix)]
+            Some(Host::Unix(directory)) => directory.display().to_string(),
+            _ => String::new(),
+        });
+        ports.push(host.get_ports().first().map_or_else(|| "5432".to_owned(), u16::to_string));
+    }
+    variables.push(("PGHOST", names.join(",")));
+    variables.push(("PGPORT", ports.join(",")));
+    variables.push(("PGTARGETSESSIONATTRS", "read-write".into()));
+    let first = &hosts[0];
+    let password = first.get_password().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    for (name, value) in [
+        ("PGUSER", first.get_user().map(str::to_owned)),
+        ("PGPASSWORD", password),
+        ("PGDATABASE", first.get_dbname().or(first.get_user()).map(str::to_owned)),
+    ] {
+        variables.extend(value.map(|value| (name, value)));
+    }
+    Ok(variables)
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio_postgres::config::{Host, SslMode};
+    use tokio_postgres::config::SslMode;
 
     use super::*;
 

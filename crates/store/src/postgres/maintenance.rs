@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_core::id::UserId;
+use vfs_sync_core::time::Timestamp;
 
 use super::rows::Columns;
 use super::transaction::{PostgresTransaction, texts};
@@ -141,6 +142,24 @@ impl Maintenance for PostgresTransaction<'_> {
             counts.push((name, u64::try_from(value).unwrap_or(0)));
         }
         Ok(counts)
+    }
+
+    async fn removals_held_until(&mut self) -> Result<Timestamp> {
+        let row = self
+            .query_opt("SELECT value FROM meta WHERE name = 'removals_held_until'", &[])
+            .await?;
+        let until = row.map(|row| row.try_get(0)).transpose()?;
+        Ok(until.and_then(Timestamp::from_millis).unwrap_or(Timestamp::MIN))
+    }
+
+    async fn hold_removals(&mut self, until: Timestamp) -> Result<()> {
+        self.execute(
+            "INSERT INTO meta (name, value) VALUES ('removals_held_until', $1) \
+             ON CONFLICT (name) DO UPDATE SET value = greatest(meta.value, excluded.value)",
+            &[&until.as_millis()],
+        )
+        .await
+        .map(drop)
     }
 
     async fn ping(&mut self) -> Result<()> {

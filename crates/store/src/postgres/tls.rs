@@ -32,7 +32,9 @@ pub(super) struct Parameters {
 }
 
 /// The degree to which a connection is protected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, strum::EnumString)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, strum::Display, strum::EnumString,
+)]
 #[strum(serialize_all = "kebab-case")]
 enum Mode {
     Disable,
@@ -86,6 +88,19 @@ impl Parameters {
             Mode::Prefer => SslMode::Prefer,
             Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
         }
+    }
+
+    /// Returns the variables that say the same to PostgreSQL's own tools.
+    pub(super) fn tool_environment(&self) -> Vec<(&'static str, String)> {
+        let file = |path: &PathBuf| path.display().to_string();
+        let mut variables = vec![("PGSSLMODE", self.mode.to_string())];
+        variables.extend(self.root.as_ref().map(|root| match root {
+            Root::System => ("PGSSLROOTCERT", "system".to_owned()),
+            Root::File(path) => ("PGSSLROOTCERT", file(path)),
+        }));
+        variables.extend(self.certificate.as_ref().map(|path| ("PGSSLCERT", file(path))));
+        variables.extend(self.key.as_ref().map(|path| ("PGSSLKEY", file(path))));
+        variables
     }
 
     /// Reads the certificates and builds the connector.

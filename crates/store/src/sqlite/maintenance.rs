@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
+use vfs_sync_core::time::Timestamp;
 
 use super::feeds::{COUNTER_BITS, MAX_COUNTER};
 use super::transaction::SqliteTransaction;
@@ -17,6 +18,22 @@ impl Maintenance for SqliteTransaction<'_> {
         let any = "SELECT EXISTS (SELECT 1 FROM realms) OR EXISTS (SELECT 1 FROM blobs)";
         let any: bool = self.connection.query_row(any, [], |row| row.get(0))?;
         Ok(Identity { id, is_empty: !any })
+    }
+
+    async fn removals_held_until(&mut self) -> Result<Timestamp> {
+        let mut select =
+            self.prepare("SELECT value FROM meta WHERE name = 'removals_held_until'")?;
+        let until: Option<i64> = select.query_row([], |row| row.get(0)).optional()?;
+        Ok(until.and_then(Timestamp::from_millis).unwrap_or(Timestamp::MIN))
+    }
+
+    async fn hold_removals(&mut self, until: Timestamp) -> Result<()> {
+        self.prepare(
+            "INSERT INTO meta (name, value) VALUES ('removals_held_until', ?1) \
+             ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+        )?
+        .execute([until.as_millis()])?;
+        Ok(())
     }
 
     async fn ping(&mut self) -> Result<()> {

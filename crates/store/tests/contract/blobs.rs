@@ -452,14 +452,36 @@ pub(crate) async fn an_upload_is_its_last_writers_alone(scene: Scene) {
     };
     assert_eq!(recorded("first").await, UploadAnswer::Lost);
     assert!(matches!(recorded("second").await, UploadAnswer::Recorded { left_over: true, .. }));
-    let left = store.reclaim_of(&blob("one")).await.unwrap().unwrap();
+    let left = store.reclaim_of(&blob("one"), at(0)).await.unwrap().unwrap();
     assert_eq!((left.upload.as_deref(), left.bytes), (Some("h1"), false));
     store.reclaimed(&left, scene.now(), scene.now()).await.unwrap();
-    assert_eq!(store.reclaim_of(&blob("one")).await.unwrap(), None);
+    assert_eq!(store.reclaim_of(&blob("one"), at(0)).await.unwrap(), None);
     assert_eq!(store.upload_parts(&id).await.unwrap(), [""; 0]);
     assert!(matches!(claim("third", None).await, UploadAccess::Complete(_)));
     let bob = store.upload(&user("bob"), &id, scene.now()).await.unwrap();
     assert_eq!(bob, UploadAccess::Unknown);
+}
+
+pub(crate) async fn while_removals_are_held_no_object_is_removed(scene: Scene) {
+    let store = &*scene.store;
+    scene.staged("one", 5).await;
+    store.delete_blob(&user("alice"), &blob("one"), scene.now()).await.unwrap();
+    let now = scene.now();
+    let due = async |now| store.to_reclaim(now, 10).await.unwrap();
+    let due_of = async |now| store.reclaim_of(&blob("one"), now).await.unwrap();
+    assert!(due(now).await.len() == 1 && due_of(now).await.is_some());
+    let until = now.plus_millis(60_000);
+    store.hold_removals(until, now).await.unwrap();
+    // A shorter hold of somebody else changes nothing.
+    store.hold_removals(now, now).await.unwrap();
+    let last = until.plus_millis(-1);
+    assert!(due(last).await.is_empty() && due_of(last).await.is_none());
+    assert!(due(until).await.len() == 1 && due_of(until).await.is_some());
+    // Nobody holds them for ever.
+    store.hold_removals(now.plus_millis(i64::from(i32::MAX) * 1_000), now).await.unwrap();
+    let longest = i64::try_from(vfs_sync_store::MAX_HOLD.as_millis()).unwrap();
+    assert!(due(now.plus_millis(longest - 1)).await.is_empty());
+    assert_eq!(due(now.plus_millis(longest)).await.len(), 1);
 }
 
 pub(crate) async fn what_a_user_has_is_counted_and_bounded(scene: Scene) {
@@ -582,6 +604,6 @@ pub(crate) async fn a_blob_deleted_while_its_upload_is_cleared_away_keeps_bytes_
     let deleted = scene.store.delete_blob(&alice, &blob_id, scene.now()).await.unwrap();
     assert_eq!(deleted, DeleteAnswer::Deleting);
     scene.store.reclaimed(&of_the_upload, scene.now(), at(5_000)).await.unwrap();
-    let left = scene.store.reclaim_of(&blob_id).await.unwrap();
+    let left = scene.store.reclaim_of(&blob_id, at(0)).await.unwrap();
     assert!(left.is_some_and(|left| left.bytes), "nobody has removed its bytes yet");
 }

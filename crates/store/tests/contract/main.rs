@@ -190,6 +190,7 @@ mod every {
             an_upload_is_its_last_writers_alone
             what_a_user_has_is_counted_and_bounded
             what_is_about_to_be_written_counts_first
+            while_removals_are_held_no_object_is_removed
             a_blob_is_deleted_in_two_steps_and_looked_at_once_more
             a_blob_deleted_while_its_upload_is_cleared_away_keeps_bytes_to_remove
             staging_the_same_at_once_opens_one_stage;

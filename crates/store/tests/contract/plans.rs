@@ -130,13 +130,13 @@ async fn tour(scene: &Scene) {
     assert_eq!(store.purge(&alice, &c, true, now()).await.unwrap(), PurgeAnswer::Purged(2));
     while store.purge_step(now(), at(0), now(), 10).await.unwrap() > 0 {}
     store.purge_step(now(), now(), now(), 10).await.unwrap();
-    let left = store.reclaim_of(&blob).await.unwrap().unwrap();
+    let left = store.reclaim_of(&blob, at(0)).await.unwrap().unwrap();
     store.reclaimed(&left, now(), late).await.unwrap();
     assert!(!store.to_reclaim(now(), 10).await.unwrap().is_empty());
     assert_eq!(store.expired_stages(late, 10).await.unwrap().len(), 1);
     let four = BlobId::new("four").unwrap();
     store.delete_blob(&alice, &four, now()).await.unwrap();
-    let left = store.reclaim_of(&four).await.unwrap().unwrap();
+    let left = store.reclaim_of(&four, at(0)).await.unwrap().unwrap();
     store.reclaimed(&left, now(), late).await.unwrap();
     let item = ItemId::new("b").unwrap();
     assert_eq!(store.versions(&alice, &item, 10).await.unwrap().unwrap().len(), 2);
