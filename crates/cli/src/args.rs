@@ -281,6 +281,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  vfs-sync completions bash > ~/.local/share/bash-completion/completions/vfs-sync\n  vfs-sync completions zsh > \"${fpath[1]}/_vfs-sync\""
     )]
     Completions(Completions),
+    /// Write the manual pages of all commands to a directory
+    #[command(
+        after_help = "Examples:\n  vfs-sync man ~/.local/share/man/man1 && man vfs-sync-import"
+    )]
+    Man(Man),
     /// Demonstrate a server and two replicas: edits on both sides, identical in the end
     #[command(after_help = DEMO)]
     Demo(Demo),
@@ -300,6 +305,13 @@ Examples:
 pub(crate) struct Completions {
     /// The shell to complete for
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The directory of the pages
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 #[derive(Debug, Args)]

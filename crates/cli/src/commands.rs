@@ -34,6 +34,7 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Backup(Backup::Restore(args)) => backup::restore(args, output, stop).await,
         Command::Migrate(args) => operator::migrate(args, output).await,
         Command::Completions(args) => replica::completions(args),
+        Command::Man(args) => replica::man(args, output),
         Command::Init(args) => replica::init(global, args, output),
         Command::Status(args) => replica::status(global, args, output).await,
         Command::Rematerialise => replica::rematerialise(global, output, stop).await,

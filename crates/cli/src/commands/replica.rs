@@ -1,4 +1,4 @@
-//! Commands on the replica itself: `init`, `status`, `rematerialise`, and `completions`.
+//! Commands on the replica itself: `init`, `status`, `rematerialise`, `completions`, and `man`.
 
 pub(super) mod outstanding;
 pub(super) mod queue;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use self::sync::outcome;
 use super::live::state::View;
 use super::render::report_json;
-use crate::args::{Cli, Completions, Global, Init, Status};
+use crate::args::{Cli, Completions, Global, Init, Man, Status};
 use crate::error::{Failure, Result};
 use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, raw, table};
@@ -170,6 +170,16 @@ pub(super) async fn rematerialise(
     outstanding::failure(&client.queue().outstanding()?)
         .filter(|_| report.offered.listed > 0)
         .map_or(Ok(()), Err)
+}
+
+/// Writes the manual pages of all commands.
+pub(super) fn man(args: Man, output: Output) -> Result<()> {
+    let failed = || format!("cannot write to {}", args.directory.display());
+    std::fs::create_dir_all(&args.directory).map_err(Failure::io(failed()))?;
+    let command = Cli::command().disable_help_subcommand(true);
+    clap_mangen::generate_to(command, &args.directory).map_err(Failure::io(failed()))?;
+    output.say(format_args!("the pages are in {}", args.directory.display()))?;
+    output.json(&json!({ "directory": args.directory }))
 }
 
 pub(super) fn completions(args: Completions) -> Result<()> {

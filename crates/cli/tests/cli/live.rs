@@ -8,13 +8,13 @@ use serde_json::Value;
 use crate::support::{Scene, signal};
 
 /// A replica that is watched, and does not poll within a test.
-struct Watch {
+pub(crate) struct Watch {
     child: Child,
     lines: Box<dyn Iterator<Item = Value>>,
 }
 
 impl Watch {
-    fn of(scene: &Scene, name: &str) -> Self {
+    pub(crate) fn of(scene: &Scene, name: &str) -> Self {
         let mut command = scene.command();
         command.args(["--replica", name, "--json", "sync", "--watch", "--interval", "86400"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -27,17 +27,17 @@ impl Watch {
         self.lines.find(is).expect("the watch goes on")
     }
 
-    fn wait_until_live(&mut self) {
+    pub(crate) fn wait_until_live(&mut self) {
         let live = self.wait_for(|line| line["more"]["state"] == "live");
         assert_eq!(live["event"], "connection");
         assert!(live["more"]["inStepAt"].is_string(), "{live}");
     }
 
-    fn wait_for_path(&mut self, event: &str, path: &str) {
+    pub(crate) fn wait_for_path(&mut self, event: &str, path: &str) {
         self.wait_for(|line| line["event"] == event && line["path"] == path);
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         signal(&self.child, "INT");
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }

@@ -19,6 +19,7 @@ mod little_room;
 mod live;
 mod migration;
 mod object_store;
+mod packages;
 mod processes;
 mod readme;
 mod records;

@@ -47,13 +47,15 @@ pub(crate) struct Scene {
     pub(crate) dir: tempfile::TempDir,
     server: Option<ServerProcess>,
     url: String,
+    /// The file of certificates that the commands trust, instead of the system's.
+    trusted: Option<PathBuf>,
 }
 
 impl Scene {
     /// Without a server: what is sent goes nowhere.
     pub(crate) fn offline() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, server: None, url: "http://127.0.0.1:9".to_owned() }
+        Self { dir, server: None, url: "http://127.0.0.1:9".to_owned(), trusted: None }
     }
 
     pub(crate) fn with_server() -> Self {
@@ -77,6 +79,11 @@ impl Scene {
         let server = ServerProcess::start(binary, listen, &self.path("server"));
         self.url = server.url().to_owned();
         self.server = Some(server);
+    }
+
+    /// Has the commands trust the certificates in a file.
+    pub(crate) fn trust(&mut self, file: &Path) {
+        self.trusted = Some(file.to_owned());
     }
 
     pub(crate) fn stop_server(&mut self) {
@@ -105,6 +112,7 @@ impl Scene {
             }
         }
         command.env("VFS_SYNC_JWT_SECRET", SECRET).env("XDG_DATA_HOME", self.path("xdg"));
+        command.envs(self.trusted.iter().map(|file| ("SSL_CERT_FILE", file)));
         command
     }
 
