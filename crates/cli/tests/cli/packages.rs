@@ -15,6 +15,7 @@ fn root() -> PathBuf {
 }
 
 /// Returns whether a program is there; says which test is skipped without it.
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn has(program: &str, test: &str) -> bool {
     let found = Command::new("sh").args(["-c", "command -v \"$0\"", program]).output().unwrap();
     if !found.status.success() {
@@ -40,6 +41,7 @@ fn the_unit_confines_the_server() {
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn the_debian_package_is_installed_started_upgraded_and_removed() {
     let test = "the Debian package";
     if !["dpkg-deb", "unshare", "setpriv"].iter().all(|program| has(program, test)) {
