@@ -12,6 +12,8 @@ use crate::id::{BlobId, ItemId, OpId, PrincipalId, RefId, ReplicaId, StagingId, 
 use crate::operation::{Basis, Malformed, Operation, present, required};
 use crate::time::Timestamp;
 
+pub mod device;
+pub mod telemetry;
 pub mod trash;
 
 /// The version of the protocol that this code speaks, sent as [`PROTOCOL_HEADER`].
@@ -27,8 +29,19 @@ pub const USER_HEADER: &str = "Vfs-Sync-User";
 /// 3986) as `%XX`.
 #[must_use]
 pub fn user_header(user: &UserId) -> String {
-    let mut text = String::with_capacity(user.as_str().len());
-    for byte in user.as_str().bytes() {
+    percent(user.as_str())
+}
+
+/// Decodes a value of [`USER_HEADER`]; `None` if it names no user.
+#[must_use]
+pub fn user_of_header(value: &str) -> Option<UserId> {
+    UserId::new(of_percent(value)?).ok()
+}
+
+/// Encodes every byte of a text except unreserved characters (RFC 3986) as `%XX`.
+fn percent(plain: &str) -> String {
+    let mut text = String::with_capacity(plain.len());
+    for byte in plain.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             text.push(char::from(byte));
         } else {
@@ -42,9 +55,8 @@ pub fn user_header(user: &UserId) -> String {
     text
 }
 
-/// Decodes a value of [`USER_HEADER`]; `None` if it names no user.
-#[must_use]
-pub fn user_of_header(value: &str) -> Option<UserId> {
+/// Decodes a text that [`percent`] encoded; `None` if it is malformed.
+fn of_percent(value: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.bytes();
     while let Some(byte) = rest.next() {
@@ -57,7 +69,7 @@ pub fn user_of_header(value: &str) -> Option<UserId> {
         };
         bytes.push(byte);
     }
-    UserId::new(String::from_utf8(bytes).ok()?).ok()
+    String::from_utf8(bytes).ok()
 }
 
 /// `lastReconciledWriteIds`: the greatest write id of each replica.

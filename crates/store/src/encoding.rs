@@ -7,6 +7,7 @@ use vfs_sync_core::access::{AccessLevel, PrincipalType};
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ChangeId;
+use vfs_sync_core::server::device::DeviceFacts;
 use vfs_sync_core::server::push::Awaited;
 use vfs_sync_core::server::push::Outcome;
 use vfs_sync_core::server::stage::BlobStatus;
@@ -193,6 +194,17 @@ pub(crate) fn reconcile_state(
 /// Encodes the column `write_ids` of a reconcile state.
 pub(crate) fn write_ids_json(write_ids: &WriteIds) -> Result<String> {
     serde_json::to_string(write_ids).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+/// Encodes the column `body` of a device.
+pub(crate) fn device_json(facts: &DeviceFacts) -> Result<String> {
+    serde_json::to_string(facts).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+/// Reads the column `body` of a device.
+pub(crate) fn device_facts(client: &str, json: &str) -> Result<DeviceFacts> {
+    serde_json::from_str(json)
+        .map_err(|error| malformed("devices", client, format_args!("body {error}")))
 }
 
 /// Converts a blob's size for its column.

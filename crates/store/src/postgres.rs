@@ -5,6 +5,7 @@
 //! commit. A pull reads one REPEATABLE READ snapshot.
 
 pub(crate) mod dump;
+mod devices;
 mod feeds;
 mod hosts;
 mod locks;

@@ -2,6 +2,7 @@
 //! readers.
 
 mod conflicts;
+mod devices;
 mod feeds;
 mod locks;
 mod maintenance;

@@ -300,6 +300,8 @@ pub struct Identity {
     pub id: String,
     /// True if nobody has ever written to it.
     pub is_empty: bool,
+    /// The secret of the pseudonyms by which logs name users, created with the database.
+    pub pseudonym_secret: String,
 }
 
 /// The bounds below which retention removes rows.
@@ -320,4 +322,24 @@ pub struct Pruned {
     pub removals: u64,
     /// The number of removed accepted operations.
     pub accepted: u64,
+}
+
+/// Whether a user, and a device of the user's, may be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// The number that changes whenever an admission does.
+    pub generation: u64,
+    /// True if an operator has disabled the user.
+    pub is_disabled: bool,
+    /// True if the device was revoked.
+    pub is_revoked: bool,
+}
+
+/// A change of a device by its user or an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceChange {
+    /// Gives the device a name.
+    Rename(String),
+    /// Ends the service of the device, for ever.
+    Revoke,
 }

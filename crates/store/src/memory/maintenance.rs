@@ -23,7 +23,8 @@ impl Maintenance for MemoryTransaction<'_> {
 
     async fn identity(&mut self) -> Result<Identity> {
         let is_empty = self.state.users.rows().is_empty() && self.state.blobs.rows().is_empty();
-        Ok(Identity { id: "memory".into(), is_empty })
+        let pseudonym_secret = "memory".into();
+        Ok(Identity { id: "memory".into(), is_empty, pseudonym_secret })
     }
 
     async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>> {

@@ -120,13 +120,18 @@ impl Maintenance for PostgresTransaction<'_> {
     async fn identity(&mut self) -> Result<Identity> {
         let row = self
             .query_opt(
-                "SELECT value, EXISTS (SELECT 1 FROM realms) OR EXISTS (SELECT 1 FROM blobs) \
+                "SELECT value, EXISTS (SELECT 1 FROM realms) OR EXISTS (SELECT 1 FROM blobs), \
+                 (SELECT value FROM identity WHERE name = 'pseudonyms') \
                  FROM identity WHERE name = 'id'",
                 &[],
             )
             .await?;
         let row = row.ok_or_else(|| encoding::malformed("identity", "id", "is missing"))?;
-        Ok(Identity { id: row.try_get(0)?, is_empty: !row.try_get::<_, bool>(1)? })
+        Ok(Identity {
+            id: row.try_get(0)?,
+            is_empty: !row.try_get::<_, bool>(1)?,
+            pseudonym_secret: row.try_get(2)?,
+        })
     }
 
     async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>> {

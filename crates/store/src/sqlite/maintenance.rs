@@ -17,7 +17,9 @@ impl Maintenance for SqliteTransaction<'_> {
         let id = self.connection.query_row(number, [], |row| row.get(0))?;
         let any = "SELECT EXISTS (SELECT 1 FROM realms) OR EXISTS (SELECT 1 FROM blobs)";
         let any: bool = self.connection.query_row(any, [], |row| row.get(0))?;
-        Ok(Identity { id, is_empty: !any })
+        let secret = "SELECT value FROM identity WHERE name = 'pseudonyms'";
+        let pseudonym_secret = self.connection.query_row(secret, [], |row| row.get(0))?;
+        Ok(Identity { id, is_empty: !any, pseudonym_secret })
     }
 
     async fn removals_held_until(&mut self) -> Result<Timestamp> {
