@@ -86,6 +86,9 @@ pub(crate) struct Global {
         value_parser = clap::value_parser!(u8).range(1..=64)
     )]
     pub(crate) transfers: Option<u8>,
+    /// Do not report guardrail violations and stops to the server: reports have no names or contents
+    #[arg(long, global = true, env = "VFS_SYNC_NO_REPORT", hide_env_values = true)]
+    pub(crate) no_report: bool,
     /// The limit of the content cache on this machine, such as 500MiB or unlimited; `init` saves it
     /// for the replica [default: 10GiB]
     #[arg(

@@ -358,6 +358,14 @@ pub mod code {
     /// The token belongs to another user than the request expects (`403`); `expected` and `actual`
     /// name both.
     pub const WRONG_USER: &str = "wrong_user";
+    /// The device was revoked (`403`): the server serves it no longer.
+    pub const DEVICE_REVOKED: &str = "device_revoked";
+    /// An operator has disabled the user (`403`): the server serves none of the user's devices.
+    pub const USER_DISABLED: &str = "user_disabled";
+    /// The user has no such device.
+    pub const UNKNOWN_DEVICE: &str = "unknown_device";
+    /// The server knows no such user.
+    pub const UNKNOWN_USER: &str = "unknown_user";
     /// The token is valid but lacks a scope; `requiredScope` names it.
     pub const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
     /// The cursor was not created by a server.

@@ -20,9 +20,11 @@
 //! ```
 
 mod admin;
+mod admission;
 pub mod auth;
 mod blobs;
 mod config;
+mod devices;
 mod environment;
 mod error;
 mod extract;
@@ -31,6 +33,7 @@ mod http;
 mod live;
 mod maintenance;
 mod openapi;
+mod pseudonym;
 mod rates;
 mod router;
 mod routes;
@@ -140,6 +143,8 @@ impl Server {
         let pruning = tokio::spawn(maintenance::prune_regularly(self.app.clone(), stop.clone()));
         let sweeping = tokio::spawn(maintenance::sweep_regularly(self.app.clone(), stop.clone()));
         let hinting = tokio::spawn(live::keep_up(self.app.clone(), stop.clone()));
+        let admitting = tokio::spawn(admission::keep_up(self.app.clone(), stop.clone()));
+        let noting = tokio::spawn(devices::keep_up(self.app.clone(), stop.clone()));
         let bounds = serve::Bounds::of(&self.app.config);
         let operator = admin.map(|listener| {
             let router = admin::router();
@@ -166,5 +171,7 @@ impl Server {
         let _ = pruning.await;
         let _ = sweeping.await;
         let _ = hinting.await;
+        let _ = admitting.await;
+        let _ = noting.await;
     }
 }

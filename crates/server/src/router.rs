@@ -12,10 +12,12 @@ use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
+use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code, user_header};
 
+use crate::devices::Caller;
 use crate::error::ApiError;
-use crate::extract::{Authenticated, USER};
+use crate::extract::{Authenticated, USER, caller_of};
 use crate::fair_store::calling_for;
 use crate::http::address;
 use crate::http::answer::Paid;
@@ -23,7 +25,7 @@ use crate::http::connection::Connection;
 use crate::http::observe::observe;
 use crate::rates::{Origin, Rates};
 use crate::state::App;
-use crate::{openapi, routes};
+use crate::{admission, openapi, routes};
 
 /// The oldest protocol version that this server supports.
 const MIN_PROTOCOL: u32 = 1;
@@ -56,7 +58,7 @@ fn collect(routes: Vec<Route>) -> Router<App> {
 /// Lists the routes that answer in JSON: limited in time as a whole, and compressed if the caller
 /// accepts it.
 fn json_routes() -> Vec<Route> {
-    use routes::{batch, blobs, lookup, members, sync, trash};
+    use routes::{batch, blobs, lookup, members, sync, telemetry, trash};
     let group_member = put(members::set_group_member).delete(members::set_group_member);
     let organization_member =
         put(members::set_organization_member).delete(members::set_organization_member);
@@ -65,6 +67,7 @@ fn json_routes() -> Vec<Route> {
         ("/v1/vfs/crdt/vfs-sync", get(sync::pull)),
         ("/v1/vfs/crdt/reconcile", post(sync::reconcile)),
         ("/v1/vfs/crdt/state", get(sync::state)),
+        ("/v1/vfs/telemetry", post(telemetry::telemetry)),
         ("/v1/vfs/limits", get(sync::limits)),
         ("/v1/vfs/groups", get(members::groups)),
         ("/v1/vfs/blocks", get(members::blocks)),
@@ -189,19 +192,45 @@ async fn serve(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let caller = match caller_of(request.headers(), request.uri().query(), origin.address) {
+        Ok(caller) => caller,
+        Err(error) => return error.into_response(),
+    };
+    let admitted = match app.admit(&origin.user, caller.as_ref()).await {
+        Ok(admitted) => admitted,
+        Err(error) => return error.into_response(),
+    };
     let share = match app.request_share(&origin).await {
         Ok(share) => share,
         Err(error) => return error.into_response(),
     };
     request.extensions_mut().insert(origin.clone());
+    if let Some(caller) = caller.clone() {
+        request.extensions_mut().insert(caller);
+    }
     let request = request.map(|body| Rates::metered(app, &origin, body));
-    let response = calling_for(&origin.user, next.run(request)).await;
+    let response = tokio::select! {
+        biased;
+        response = calling_for(&origin.user, next.run(request)) => response,
+        // As if its connection had been cut.
+        () = admitted.ended() => return no_longer(app, &origin.user, caller.as_ref()).await,
+    };
+    let response = response.map(|body| admission::until_ended(body, admitted));
     if holds == Holds::Beginning {
         return response;
     }
     let mut response = response.map(|body| Rates::metered(app, &origin, body));
     response.extensions_mut().insert(Paid::from(share));
     response
+}
+
+/// Returns the answer to a request in progress whose user or device is no longer served.
+async fn no_longer(app: &App, user: &UserId, caller: Option<&Caller>) -> Response {
+    match app.admit(user, caller).await {
+        Err(denied) => denied.into_response(),
+        // Served again since.
+        Ok(_) => ApiError::overloaded().into_response(),
+    }
 }
 
 /// Returns the address of whoever sent a request, if it is known.

@@ -8,5 +8,6 @@ pub(crate) mod lookup;
 pub(crate) mod members;
 pub(crate) mod reading;
 pub(crate) mod sync;
+pub(crate) mod telemetry;
 pub(crate) mod trash;
 pub(crate) mod tus;

@@ -30,7 +30,9 @@ pub const MAX_VERSION_BYTES: usize = 32;
 pub const OTHER: &str = "other";
 
 /// The codes with which a client stops, besides those of guardrails.
-const STOP_CODES: [&str; 15] = [
+const STOP_CODES: [&str; 17] = [
+    code::DEVICE_REVOKED,
+    code::USER_DISABLED,
     code::REMATERIALIZATION_REQUIRED,
     code::WRITE_IDS_AHEAD,
     code::UPGRADE_REQUIRED,

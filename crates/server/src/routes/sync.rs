@@ -23,7 +23,7 @@ use vfs_sync_store::{
 
 use crate::config::{Rate, Rates};
 use crate::error::ApiError;
-use crate::extract::{AuthenticatedUser, RawBody};
+use crate::extract::{AuthenticatedUser, CallerDevice, RawBody};
 use crate::http::body::{MAX_JSON_BYTES, memory_units};
 use crate::http::query::Query;
 use crate::rates::Origin;
@@ -38,11 +38,13 @@ const JSON: (http::HeaderName, HeaderValue) =
 pub(crate) async fn push(
     State(app): State<App>,
     origin: Origin,
+    CallerDevice(caller): CallerDevice,
     raw: RawBody,
 ) -> Result<Json<PushResponse>, ApiError> {
     let user = origin.user.clone();
     let body = app.reader(&user).json_bytes(&raw.headers, raw.body, limits::MAX_PUSH_BYTES).await?;
     let batch = PushBatch::parse(user, &body.bytes).map_err(invalid_push)?;
+    app.check_device(&origin.user, caller.as_ref(), &batch.replica).await?;
     app.rates.operations(&origin, batch.len())?;
     let batch = batch.with_quota(app.config.metadata);
     let _memory = body.into_memory();
@@ -107,7 +109,7 @@ pub(crate) async fn pull(
             Ok(([NO_STORE, JSON], body).into_response())
         }
         PullAnswer::Rematerialize(refused) => {
-            metrics::counter!("vfs_sync_rematerialization_required_total").increment(1);
+            metrics::counter!("vfs_sync_pulls_refused_total").increment(1);
             let requested = request.cursor.or(request.baseline);
             Err(ApiError::rematerialize(requested.as_ref(), &refused))
         }
@@ -178,10 +180,12 @@ fn page_body(page: &FeedPage) -> String {
 pub(crate) async fn reconcile(
     State(app): State<App>,
     AuthenticatedUser(user): AuthenticatedUser,
+    CallerDevice(caller): CallerDevice,
     raw: RawBody,
 ) -> Result<Json<ReconcileResponse>, ApiError> {
     let (request, _memory): (ReconcileRequest, _) =
         app.reader(&user).json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
+    app.check_device(&user, caller.as_ref(), &request.client_id).await?;
     check_write_ids("lastReconciledWriteIds", request.last_reconciled_write_ids.len())?;
     match app.store.reconcile(&user, &request, app.now()).await? {
         ReconcileAnswer::Merged(state) => Ok(Json(ReconcileResponse {

@@ -30,6 +30,7 @@ mod service;
 mod shares;
 mod storage;
 mod sync;
+mod telemetry;
 mod trash;
 mod tus;
 #[cfg(unix)]
