@@ -8,3 +8,4 @@ pub mod push;
 pub mod reclaim;
 pub mod reconcile;
 pub mod stage;
+pub mod user;

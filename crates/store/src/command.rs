@@ -18,6 +18,7 @@ mod reconcile;
 mod stage;
 pub(crate) mod trash;
 mod upload;
+mod user;
 mod versions;
 
 use std::sync::Weak;
@@ -34,6 +35,7 @@ use vfs_sync_core::server::push::{Bound, PushBatch};
 use vfs_sync_core::server::stage::{
     Advance, NewStage, NewUpload, Quota, StageRow, UploadReplacement, Usage,
 };
+use vfs_sync_core::server::user::UserRecord;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::telemetry::Counted;
 use vfs_sync_core::wire::{
@@ -47,7 +49,7 @@ use crate::values::{
     AbandonAnswer, Admission, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, DeviceChange,
     Identity, MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim,
     ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord, TrashCursor, TrashListing,
-    UploadAccess, UploadAnswer,
+    UploadAccess, UploadAnswer, UserChange,
 };
 
 /// The store of the server's metadata. Each call is one transaction: all of it happens, durably, or
@@ -666,6 +668,16 @@ operations! {
     writes change_device: ChangeDevice {
         user: UserId, client: ReplicaId, change: DeviceChange, now: Timestamp
     } -> bool;
+
+    /// Returns at most `limit` users after `after`, ascending.
+    reads users: ListUsers { after: Option<UserId>, limit: u32 } -> Vec<UserRecord>;
+
+    /// Returns a user's record; `None` for an unknown one.
+    reads user_record: ReadUser { user: UserId } -> Option<UserRecord>;
+
+    /// Disables or enables a user, or replaces the user's limits. Returns whether the user was known
+    /// before; one who was not is from then on.
+    writes change_user: ChangeUser { user: UserId, change: UserChange, now: Timestamp } -> bool;
 
     /// Returns whether a user, and a device of the user's, may be served.
     reads admission: AdmissionOf { user: UserId, client: Option<ReplicaId> } -> Admission;

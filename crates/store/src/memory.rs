@@ -13,6 +13,7 @@ mod table;
 mod transaction;
 mod trash;
 mod uploads;
+mod users;
 mod versions;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -4,8 +4,8 @@
 //! deadlocks. A feed's head is locked until the commit, so the order of positions is the order of
 //! commit. A pull reads one REPEATABLE READ snapshot.
 
-pub(crate) mod dump;
 mod devices;
+pub(crate) mod dump;
 mod feeds;
 mod hosts;
 mod locks;
@@ -22,6 +22,7 @@ mod tls;
 mod transaction;
 mod trash;
 mod uploads;
+mod users;
 mod versions;
 
 use std::collections::BTreeSet;

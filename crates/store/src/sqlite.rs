@@ -16,6 +16,7 @@ mod stages;
 mod transaction;
 mod trash;
 mod uploads;
+mod users;
 mod versions;
 mod writer;
 

@@ -17,6 +17,7 @@ use vfs_sync_core::server::push::{
     UsageChange,
 };
 use vfs_sync_core::server::stage::{NewStage, Stage, UploadRow, Usage};
+use vfs_sync_core::server::user::{UserLimits, UserRecord};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
@@ -135,6 +136,7 @@ pub(crate) trait Topics:
     + Versions
     + Trash
     + Devices
+    + Users
     + Maintenance
 {
 }
@@ -149,6 +151,7 @@ impl<T> Topics for T where
         + Versions
         + Trash
         + Devices
+        + Users
         + Maintenance
 {
 }
@@ -601,6 +604,24 @@ pub(crate) trait Devices {
 
     /// Changes the number of [`Self::admission_generation`].
     async fn next_admission_generation(&mut self) -> Result<()>;
+}
+
+/// Users, and what operators decided about them.
+pub(crate) trait Users {
+    /// Returns at most `limit` users after `after`, ascending.
+    async fn users_after(&mut self, after: Option<&UserId>, limit: u32) -> Result<Vec<UserRecord>>;
+
+    /// Returns a user's record, without locking anything.
+    async fn user_record(&mut self, user: &UserId) -> Result<Option<UserRecord>>;
+
+    /// Returns the limits of the user's own.
+    async fn limits_of(&mut self, user: &UserId) -> Result<UserLimits>;
+
+    /// Writes the limits of the user's own.
+    async fn set_limits(&mut self, user: &UserId, limits: &UserLimits) -> Result<()>;
+
+    /// Writes the time since when the user is disabled.
+    async fn set_disabled(&mut self, user: &UserId, since: Option<Timestamp>) -> Result<()>;
 }
 
 /// Rows that retention removes, and queries about the database as a whole.

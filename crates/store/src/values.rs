@@ -8,6 +8,7 @@ use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::server::feed_window::Rematerialize;
 use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::server::stage::{OverQuota, StageRow, UploadRow};
+use vfs_sync_core::server::user::UserLimits;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::trash::TrashedItem;
 use vfs_sync_core::wire::{PushResponse, ReconcileState, WriteIds};
@@ -342,4 +343,15 @@ pub enum DeviceChange {
     Rename(String),
     /// Ends the service of the device, for ever.
     Revoke,
+}
+
+/// A change of a user by an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserChange {
+    /// Ends the service of the user's devices until the user is enabled.
+    Disable,
+    /// Resumes the service of the user's devices.
+    Enable,
+    /// Replaces the limits of the user's own.
+    Limit(UserLimits),
 }

@@ -1,9 +1,14 @@
-//! The headers by which a client says which device it is.
+//! The headers by which a client says which device it is, and the wire format of devices and users.
 
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Serialize};
+
 use super::{of_percent, percent, telemetry};
-use crate::id::ReplicaId;
+use crate::id::{ReplicaId, UserId};
+use crate::server::device::{Device, DeviceState, KeptReport};
+use crate::server::user::UserLimits;
+use crate::time::Timestamp;
 use crate::tree::device_name;
 
 /// The header that names the calling replica, encoded by [`client_header`].
@@ -81,6 +86,124 @@ impl Description {
         }
         Some(found)
     }
+}
+
+/// A device in an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceView {
+    /// The user of the device, in answers to operators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// The id of the device's replica.
+    pub client_id: ReplicaId,
+    /// The name that the user gave the device, or else its own.
+    pub name: String,
+    /// The version of the client's program.
+    pub version: String,
+    /// The operating system and the processor.
+    pub platform: String,
+    /// The address of the last noted call.
+    pub address: Option<String>,
+    /// The time of the first noted call.
+    pub first_seen: Timestamp,
+    /// The time of the last noted call.
+    pub last_seen: Timestamp,
+    /// `active`, `stuck`, `stopped`, `away` or `revoked`.
+    pub condition: String,
+    /// The positions between what the device has acknowledged and the head of the feed.
+    pub lag: Option<u64>,
+    /// The operations and contents that wait, as the device last said.
+    pub queue: Option<u64>,
+    /// The signature or code with which the device is stopped.
+    pub stopped: Option<String>,
+    /// The time at which the device was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// The last reports, the oldest first.
+    pub reports: Vec<KeptReport>,
+}
+
+impl DeviceView {
+    /// Describes a device at `now`; to an operator, with its user.
+    #[must_use]
+    pub fn of(state: DeviceState, now: Timestamp, to_operator: bool) -> Self {
+        let (condition, lag) = (state.condition(now).as_str().to_owned(), state.lag());
+        let name = state.device.name().to_owned();
+        let Device { user, client, last_seen, revoked_at, facts } = state.device;
+        Self {
+            user_id: to_operator.then_some(user),
+            client_id: client,
+            name,
+            version: facts.version,
+            platform: facts.platform,
+            address: facts.address,
+            first_seen: facts.first_seen,
+            last_seen,
+            condition,
+            lag,
+            queue: facts.queue,
+            stopped: facts.stopped,
+            revoked_at,
+            reports: facts.reports,
+        }
+    }
+}
+
+/// The answer to a listing of devices.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DevicesResponse {
+    /// The devices, ascending by user and client.
+    pub devices: Vec<DeviceView>,
+    /// The start of the next page; `None` after the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// The body of a call that renames a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenameDevice {
+    /// The name, which [`crate::tree::device_name`] shortens.
+    pub name: String,
+}
+
+/// A user in an answer to an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserView {
+    /// The id of the user.
+    pub user_id: UserId,
+    /// The name by which logs name the user.
+    pub pseudonym: String,
+    /// The time since when the user is disabled.
+    pub disabled_at: Option<Timestamp>,
+    /// The limits of the user's own.
+    pub limits: UserLimits,
+    /// The number of stored bytes, including staged ones.
+    pub stored_bytes: u64,
+    /// The number of bytes that are staged and not attached.
+    pub staged_bytes: u64,
+    /// The number of open stages.
+    pub open_stages: u64,
+    /// The number of items, deleted ones included.
+    pub items: u64,
+    /// The number of links, removed ones included.
+    pub links: u64,
+    /// The number of grants, removed ones included.
+    pub grants: u64,
+    /// The bytes of the items' registers.
+    pub register_bytes: u64,
+    /// The number of devices.
+    pub devices: u64,
+}
+
+/// The answer to a listing of users.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsersResponse {
+    /// The users, ascending.
+    pub users: Vec<UserView>,
+    /// True if there are more.
+    pub has_more: bool,
 }
 
 /// Returns the letters, digits and `.-_+` at the beginning of a text.

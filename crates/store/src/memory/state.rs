@@ -11,6 +11,7 @@ use vfs_sync_core::server::attach::Expected;
 use vfs_sync_core::server::device::Device;
 use vfs_sync_core::server::push::{Accepted, Awaited, Head, Link, Mark, MetadataUsage};
 use vfs_sync_core::server::stage::{BlobStatus, UploadRow, Usage};
+use vfs_sync_core::server::user::UserLimits;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
@@ -144,6 +145,7 @@ tables! {
     holds: Table<UserId, MetadataUsage>,
     trash: Table<ItemId, TrashRow>,
     devices: Table<(UserId, ReplicaId), Device>,
+    limits: Table<UserId, UserLimits>,
     // Since when users are disabled.
     disabled: Table<UserId, Timestamp>,
     // The number that changes with every change of an admission.

@@ -22,6 +22,7 @@ mod retention;
 mod scene;
 mod sharing;
 mod trash;
+mod users;
 mod views;
 
 use std::sync::Arc;
@@ -153,6 +154,10 @@ mod every {
             another_level_is_no_change_and_coming_into_sight_is
             a_content_counts_as_its_authors_change
             a_content_brings_its_item_back_with_its_folder;
+        users:
+            a_user_is_listed_with_what_the_user_has
+            a_disabled_user_is_not_admitted_until_enabled
+            limits_of_ones_own_take_the_place_of_the_servers;
         devices:
             a_device_is_listed_with_what_it_said_and_how_far_it_is
             a_report_is_kept_once_and_the_last_ones_stay

@@ -10,7 +10,7 @@ use vfs_sync_core::limits::MAX_READER_STATES;
 use vfs_sync_store::testing::{connect, statements};
 use vfs_sync_store::{
     Advance, DeviceChange, MetadataQuota, NewStage, NewUpload, PurgeAnswer, RestoreAnswer,
-    Retention, UploadReplacement,
+    Retention, UploadReplacement, UserChange,
 };
 
 use super::scene::*;
@@ -162,6 +162,11 @@ async fn tour(scene: &Scene) {
     store.change_device(&alice, replica("laptop"), revoke, now()).await.unwrap();
     store.admission(&alice, Some(replica("laptop"))).await.unwrap();
     store.admission_generation().await.unwrap();
+    store.users(None, 10).await.unwrap();
+    store.user_record(&alice).await.unwrap();
+    for change in [UserChange::Limit(Default::default()), UserChange::Disable, UserChange::Enable] {
+        store.change_user(&alice, change, now()).await.unwrap();
+    }
     let late = at(1_000_000);
     let retention = Retention { removals_before: late, accepted_before: late, at_most: 100 };
     scene.store.prune(retention).await.unwrap();
