@@ -135,6 +135,14 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_BLOB, "There is no such blob")
     }
 
+    pub(crate) fn unknown_device() -> Self {
+        Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_DEVICE, "The user has no such device")
+    }
+
+    pub(crate) fn unknown_user() -> Self {
+        Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_USER, "The server knows no such user")
+    }
+
     pub(crate) fn lacks_scope(scope: &'static str) -> Self {
         let sentence = format!("The token lacks the scope {scope}");
         Self::new(StatusCode::FORBIDDEN, code::INSUFFICIENT_SCOPE, sentence)

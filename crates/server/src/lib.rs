@@ -21,6 +21,7 @@
 
 mod admin;
 mod admission;
+mod audit;
 pub mod auth;
 mod blobs;
 mod config;

@@ -33,7 +33,7 @@ const MIN_PROTOCOL: u32 = 1;
 /// Builds the router with all routes and the layers around them.
 pub(crate) fn router(app: &App) -> Router {
     // Few layers that do much: each copies all that is below it for every request.
-    let json = collect(json_routes())
+    let json = collect([json_routes(), admin_routes()].concat())
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
         .layer(from_fn_with_state(app.clone(), admit_in_time));
     let open = collect(open_routes())
@@ -58,21 +58,39 @@ fn collect(routes: Vec<Route>) -> Router<App> {
 /// Lists the routes that answer in JSON: limited in time as a whole, and compressed if the caller
 /// accepts it.
 fn json_routes() -> Vec<Route> {
-    use routes::{batch, blobs, lookup, members, sync, telemetry, trash};
-    let group_member = put(members::set_group_member).delete(members::set_group_member);
-    let organization_member =
-        put(members::set_organization_member).delete(members::set_organization_member);
+    use routes::{batch, blobs, devices, members, sync, telemetry, trash};
     vec![
         ("/v1/vfs/crdt/push", post(sync::push)),
         ("/v1/vfs/crdt/vfs-sync", get(sync::pull)),
         ("/v1/vfs/crdt/reconcile", post(sync::reconcile)),
         ("/v1/vfs/crdt/state", get(sync::state)),
         ("/v1/vfs/telemetry", post(telemetry::telemetry)),
+        ("/v1/vfs/devices", get(devices::list)),
+        ("/v1/vfs/devices/{clientId}", post(devices::rename).delete(devices::revoke)),
         ("/v1/vfs/limits", get(sync::limits)),
         ("/v1/vfs/groups", get(members::groups)),
         ("/v1/vfs/blocks", get(members::blocks)),
         ("/v1/vfs/blocks/{userId}", put(members::set_block).delete(members::set_block)),
         ("/v1/vfs/principals/{type}/{id}", get(members::known)),
+        ("/v1/vfs/items/{itemId}/versions", get(blobs::versions)),
+        ("/v1/vfs/trash", get(trash::list)),
+        ("/v1/vfs/trash/{itemId}", delete(trash::purge)),
+        ("/v1/vfs/trash/{itemId}/restore", post(trash::restore)),
+        ("/v1/vfs/blobs/stage", post(blobs::stage)),
+        ("/v1/vfs/blobs/stage/{stagingId}", get(blobs::stage_state)),
+        ("/v1/vfs/blobs/stage/{stagingId}/attach", post(blobs::attach)),
+        ("/v1/vfs/blobs/stage/{stagingId}/abandon", post(blobs::abandon)),
+        ("/v1/vfs/blobs/batch", post(batch::batch)),
+    ]
+}
+
+/// Lists the routes for operators, which answer in JSON too. The operator's listener has them as well.
+fn admin_routes() -> Vec<Route> {
+    use routes::{devices, lookup, members, users};
+    let group_member = put(members::set_group_member).delete(members::set_group_member);
+    let organization_member =
+        put(members::set_organization_member).delete(members::set_organization_member);
+    vec![
         ("/v1/vfs/admin/groups/{groupId}/members", get(members::group_members)),
         ("/v1/vfs/admin/groups/{groupId}/members/{userId}", group_member),
         (
@@ -80,18 +98,16 @@ fn json_routes() -> Vec<Route> {
             get(members::organization_members),
         ),
         ("/v1/vfs/admin/organizations/{organizationId}/members/{userId}", organization_member),
-        ("/v1/vfs/items/{itemId}/versions", get(blobs::versions)),
-        ("/v1/vfs/trash", get(trash::list)),
-        ("/v1/vfs/trash/{itemId}", delete(trash::purge)),
-        ("/v1/vfs/trash/{itemId}/restore", post(trash::restore)),
         ("/v1/vfs/admin/stages/{stagingId}", get(lookup::stage)),
         ("/v1/vfs/admin/blobs/{blobId}", get(lookup::blob)),
         ("/v1/vfs/admin/users/{userId}/state", get(lookup::state)),
-        ("/v1/vfs/blobs/stage", post(blobs::stage)),
-        ("/v1/vfs/blobs/stage/{stagingId}", get(blobs::stage_state)),
-        ("/v1/vfs/blobs/stage/{stagingId}/attach", post(blobs::attach)),
-        ("/v1/vfs/blobs/stage/{stagingId}/abandon", post(blobs::abandon)),
-        ("/v1/vfs/blobs/batch", post(batch::batch)),
+        ("/v1/vfs/admin/devices", get(devices::list_any)),
+        ("/v1/vfs/admin/devices/{userId}/{clientId}", delete(devices::revoke_any)),
+        ("/v1/vfs/admin/users", get(users::list)),
+        ("/v1/vfs/admin/users/{userId}", get(users::show)),
+        ("/v1/vfs/admin/users/{userId}/limits", post(users::limit)),
+        ("/v1/vfs/admin/users/{userId}/disable", post(users::disable)),
+        ("/v1/vfs/admin/users/{userId}/enable", post(users::enable)),
     ]
 }
 
@@ -129,7 +145,7 @@ fn open_routes() -> Vec<Route> {
 
 #[cfg(test)]
 pub(crate) fn route_paths() -> Vec<&'static str> {
-    [json_routes(), byte_routes(), event_routes(), open_routes()]
+    [json_routes(), admin_routes(), byte_routes(), event_routes(), open_routes()]
         .concat()
         .into_iter()
         .map(|(path, _)| path)

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod blobs;
+pub(crate) mod devices;
 pub(crate) mod events;
 pub(crate) mod health;
 pub(crate) mod lookup;
@@ -11,3 +12,4 @@ pub(crate) mod sync;
 pub(crate) mod telemetry;
 pub(crate) mod trash;
 pub(crate) mod tus;
+pub(crate) mod users;

@@ -2,6 +2,7 @@
 
 pub(super) mod answer;
 pub(super) mod blobs;
+mod devices;
 mod directory;
 mod events;
 pub(super) mod meant_for;

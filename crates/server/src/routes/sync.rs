@@ -229,21 +229,24 @@ pub(crate) async fn state(
 
 pub(crate) async fn limits(
     State(app): State<App>,
-    AuthenticatedUser(_): AuthenticatedUser,
-) -> Json<Limits> {
+    AuthenticatedUser(user): AuthenticatedUser,
+) -> Result<Json<Limits>, ApiError> {
     let config = &app.config;
+    let own = app.store.user_record(&user).await?.map(|record| record.limits).unwrap_or_default();
+    let quota = own.blobs(&config.quota());
     let blobs = BlobLimits {
         max_blob_bytes: app.max_blob_bytes(),
-        max_stored_bytes: config.max_stored_bytes,
-        max_staged_bytes: config.max_staged_bytes,
-        max_open_stages: config.max_open_stages,
+        max_stored_bytes: quota.stored,
+        max_staged_bytes: quota.staged,
+        max_open_stages: quota.open_stages,
         max_stage_seconds: config.max_stage_lifetime.as_secs(),
         default_stage_seconds: config.stage_lifetime.as_secs(),
         kept_versions: u64::from(KEPT_VERSIONS),
         keep_versions_seconds: config.keep_versions.as_secs(),
         keep_deleted_seconds: config.keep_deleted.as_secs(),
     };
-    let MetadataQuota { items, links, grants, bytes, replicas, .. } = config.metadata;
+    let MetadataQuota { items, links, grants, bytes, replicas, .. } =
+        own.metadata(&config.metadata);
     let metadata = MetadataLimits {
         max_items: items,
         max_links: links,
@@ -264,5 +267,5 @@ pub(crate) async fn limits(
         max_concurrent_requests: config.max_user_requests as u64,
         max_event_streams: config.max_user_event_streams as u64,
     };
-    Json(Limits { blobs, metadata, rates, ..Limits::default() })
+    Ok(Json(Limits { blobs, metadata, rates, ..Limits::default() }))
 }

@@ -8,6 +8,7 @@ mod batch;
 mod blobs;
 mod bodies;
 mod described;
+mod devices;
 mod dots;
 mod events;
 mod gate;
