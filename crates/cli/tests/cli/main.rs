@@ -13,6 +13,7 @@ mod blobs;
 mod crash;
 mod demo;
 mod encrypted;
+mod devices;
 mod escapes;
 #[cfg(target_os = "linux")]
 mod little_room;
