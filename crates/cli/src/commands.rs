@@ -10,9 +10,7 @@ mod tree;
 
 use tokio_util::sync::CancellationToken;
 
-use self::operator::{backup, blobs};
-use self::replica::{queue, recover, state, sync};
-use self::operator::{blobs, users};
+use self::operator::{backup, blobs, users};
 use self::replica::{devices, queue, recover, state, sync};
 use self::sharing::{block, group, share};
 use self::tree::{content, directory, edit, inspect, trash, versions};

@@ -137,8 +137,9 @@ pub enum PushStatus {
 }
 
 /// The reason why an operation was superseded or rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
 pub enum PushReason {
     /// A newer write holds the register.
     Superseded,
@@ -157,6 +158,14 @@ pub enum PushReason {
     TooManyGrants,
     /// The operation would show others more than one transaction may.
     TooManyConsequences,
+}
+
+impl PushReason {
+    /// Returns the reason's name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// A page of a feed.

@@ -241,6 +241,8 @@ impl From<StoreError> for ApiError {
                     .retry_after(5)
             }
             StoreError::OverQuota { own, over } => {
+                metrics::counter!("vfs_sync_quota_exceeded_total", "limit" => over.limit)
+                    .increment(1);
                 let error = |sentence| {
                     Self::new(StatusCode::PAYLOAD_TOO_LARGE, code::QUOTA_EXCEEDED, sentence)
                 };

@@ -52,7 +52,11 @@ impl Authenticated {
             Ok(identity) => {
                 Self { user: Some(identity.user.clone()), identity: intended(headers, identity) }
             }
-            Err(error) => Self { user: None, identity: Err(error.into()) },
+            Err(error) => {
+                let reason = error.reason();
+                metrics::counter!("vfs_sync_auth_failures_total", "reason" => reason).increment(1);
+                Self { user: None, identity: Err(error.into()) }
+            }
         }
     }
 

@@ -30,6 +30,7 @@ mod environment;
 mod error;
 mod extract;
 mod fair_store;
+mod families;
 mod http;
 mod live;
 mod maintenance;
@@ -38,6 +39,7 @@ mod pseudonym;
 mod rates;
 mod router;
 mod routes;
+mod sampling;
 mod serve;
 mod service;
 mod shares;
@@ -131,8 +133,8 @@ impl Server {
     /// Serves until `shutdown` ends, then lets the requests in progress finish, for at most
     /// [`ServerConfig::drain_timeout`].
     ///
-    /// `admin` is the operator's listener: `/metrics` and `/healthz`, without authentication, so
-    /// it must not be reachable from outside.
+    /// `admin` is the operator's listener: `/metrics`, `/healthz` and `/readyz` without
+    /// authentication, so it must not be reachable from outside, and the API for operators.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -148,8 +150,9 @@ impl Server {
         let noting = tokio::spawn(devices::keep_up(self.app.clone(), stop.clone()));
         let bounds = serve::Bounds::of(&self.app.config);
         let operator = admin.map(|listener| {
-            let router = admin::router();
+            let router = admin::router(&self.app);
             tokio::spawn(admin::keep_up(stop.clone()));
+            tokio::spawn(sampling::keep_up(self.app.clone(), stop.clone()));
             tokio::spawn(serve::serve(listener, None, router, bounds, stop.clone()))
         });
         if let Some(certificate) = &self.certificate {

@@ -22,7 +22,7 @@ use crate::fair_store::calling_for;
 use crate::http::address;
 use crate::http::answer::Paid;
 use crate::http::connection::Connection;
-use crate::http::observe::observe;
+use crate::http::observe::{Noted, observe};
 use crate::rates::{Origin, Rates};
 use crate::state::App;
 use crate::{admission, openapi, routes};
@@ -47,6 +47,17 @@ pub(crate) fn router(app: &App) -> Router {
         .merge(open)
         .layer(from_fn_with_state(app.clone(), observe))
         .with_state(app.clone())
+}
+
+/// Builds the routes of the operator's listener, except for the metrics.
+pub(crate) fn operated(app: &App) -> Router {
+    let json = collect(admin_routes())
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+        .layer(from_fn_with_state(app.clone(), admit_in_time));
+    let health =
+        vec![("/healthz", get(routes::health::healthz)), ("/readyz", get(routes::health::readyz))];
+    let open = collect(health).fallback(|| async { ApiError::of_status(StatusCode::NOT_FOUND) });
+    json.merge(open).layer(from_fn_with_state(app.clone(), observe)).with_state(app.clone())
 }
 
 type Route = (&'static str, MethodRouter<App>);
@@ -187,13 +198,17 @@ async fn authenticate(app: &App, holds: Holds, mut request: Request, next: Next)
     let served = authenticated.served_user().cloned();
     let address = address_of(app, &request);
     request.extensions_mut().insert(authenticated);
+    let caller = caller_of(request.headers(), request.uri().query(), address);
+    let device = caller.as_ref().ok().and_then(|caller| Some(caller.as_ref()?.client.clone()));
+    let noted = Noted { user: served.clone(), device, address };
     let mut response = match served {
         None => match app.rates.anonymous_request(address) {
             Err(error) => error.into_response(),
             Ok(()) => next.run(request).await,
         },
-        Some(user) => serve(app, Origin { user, address }, holds, request, next).await,
+        Some(user) => serve(app, Origin { user, address }, caller, holds, request, next).await,
     };
+    response.extensions_mut().insert(noted);
     if let Some(value) = user {
         response.headers_mut().insert(USER, value);
     }
@@ -204,11 +219,12 @@ async fn authenticate(app: &App, holds: Holds, mut request: Request, next: Next)
 async fn serve(
     app: &App,
     origin: Origin,
+    caller: Result<Option<Caller>, ApiError>,
     holds: Holds,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let caller = match caller_of(request.headers(), request.uri().query(), origin.address) {
+    let caller = match caller {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };
@@ -257,10 +273,13 @@ fn address_of(app: &App, request: &Request) -> Option<IpAddr> {
 
 /// Counts the requests that need no token.
 async fn count_anonymous(State(app): State<App>, request: Request, next: Next) -> Response {
-    match app.rates.anonymous_request(address_of(&app, &request)) {
+    let address = address_of(&app, &request);
+    let mut response = match app.rates.anonymous_request(address) {
         Err(error) => error.into_response(),
         Ok(()) => next.run(request).await,
-    }
+    };
+    response.extensions_mut().insert(Noted { user: None, device: None, address });
+    response
 }
 
 /// Applies [`admit`] with a time limit for the whole request.

@@ -18,6 +18,7 @@ use crate::http::body::{Reader, Received, memory_units};
 use crate::live::Live;
 use crate::pseudonym::Pseudonyms;
 use crate::rates::{Origin, Rates};
+use crate::sampling::Successes;
 use crate::shares::{Bounds, Share, Shares};
 
 /// Requests of one user that wait for their turn.
@@ -38,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) admissions: Admissions,
     pub(crate) sightings: Sightings,
     pub(crate) pseudonyms: Pseudonyms,
+    pub(crate) successes: Successes,
     memory: Shares,
     requests: Shares,
     large_uploads: Shares,
@@ -79,6 +81,7 @@ impl App {
             admissions: Admissions::default(),
             sightings: Sightings::default(),
             pseudonyms: Pseudonyms::default(),
+            successes: Successes::default(),
             rates: Rates::new(&config),
             config,
             memory,

@@ -48,8 +48,8 @@ use crate::topics::{Decision, Topics};
 use crate::values::{
     AbandonAnswer, Admission, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, DeviceChange,
     Identity, MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim,
-    ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord, TrashCursor, TrashListing,
-    UploadAccess, UploadAnswer, UserChange,
+    ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord, Totals, TrashCursor,
+    TrashListing, UploadAccess, UploadAnswer, UserChange,
 };
 
 /// The store of the server's metadata. Each call is one transaction: all of it happens, durably, or
@@ -707,8 +707,9 @@ operations! {
     /// Checks that the database answers.
     reads ping: Ping {} -> ();
 
-    /// Returns counts for the operator, by name.
-    reads counts: Counts {} -> Vec<(&'static str, u64)>;
+    /// Returns the sums over all users and the database's role, for the operator: a look at no more
+    /// than [`crate::MAX_COUNTED`] rows of a kind.
+    reads totals: ReadTotals {} -> Totals;
 }
 
 /// Implements commands that consist of one call of a topic.

@@ -25,8 +25,8 @@ use crate::error::Result;
 use crate::page::PageBuilder;
 use crate::served::Served;
 use crate::values::{
-    Admission, BlobRow, BlobSummary, Identity, MalformedState, Reclaim, Retention, TrashCursor,
-    TrashOf, TrashRow, TrashState,
+    Admission, BlobRow, BlobSummary, Identity, MalformedState, Reclaim, Retention, Totals,
+    TrashCursor, TrashOf, TrashRow, TrashState,
 };
 
 /// The number of a feed's epochs that a transaction reads; older ones count as the oldest of these.
@@ -635,8 +635,9 @@ pub(crate) trait Maintenance {
     /// Returns the identity of the database.
     async fn identity(&mut self) -> Result<Identity>;
 
-    /// Returns counts for the operator, by name.
-    async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>>;
+    /// Returns the sums over all users, of at most [`MAX_COUNTED`](crate::values::MAX_COUNTED) rows
+    /// of a kind, and the database's role.
+    async fn totals(&mut self) -> Result<Totals>;
 
     /// Returns the time until which no object is removed; in the past if removals are not held.
     async fn removals_held_until(&mut self) -> Result<Timestamp>;

@@ -355,3 +355,36 @@ pub enum UserChange {
     /// Replaces the limits of the user's own.
     Limit(UserLimits),
 }
+
+/// The greatest number of rows of a kind that [`Totals`] are of; beyond it they are of that many.
+pub const MAX_COUNTED: u32 = 1_000_000;
+
+/// The sums over all users, and the role of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Totals {
+    /// The number of users.
+    pub users: u64,
+    /// The number of items, deleted ones included until they are forgotten.
+    pub items: u64,
+    /// The bytes of the items' registers.
+    pub register_bytes: u64,
+    /// The stored bytes of contents, staged ones included.
+    pub stored_bytes: u64,
+    /// The bytes that are staged and not attached.
+    pub staged_bytes: u64,
+    /// The number of stages that are neither attached nor abandoned.
+    pub open_stages: u64,
+    /// The sum of the last positions of all feeds.
+    pub feed_positions: u64,
+    /// The number of items in the trash.
+    pub trashed_items: u64,
+    /// The bytes of the present contents of items in the trash.
+    pub trashed_bytes: u64,
+    /// True if the database takes writes; false on a standby.
+    pub is_primary: bool,
+    /// The number of standbys that the database knows of.
+    pub standbys: u64,
+    /// The seconds by which the slowest standby is behind; `None` if there is none, or the
+    /// database does not say.
+    pub replication_lag: Option<f64>,
+}

@@ -12,8 +12,8 @@ mod belongs;
 mod blobs;
 mod crash;
 mod demo;
-mod encrypted;
 mod devices;
+mod encrypted;
 mod escapes;
 #[cfg(target_os = "linux")]
 mod little_room;

@@ -1,5 +1,6 @@
 //! Push, pull and reconcile, and the state that triage and clients query.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use axum::Json;
@@ -10,17 +11,21 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode, Uri};
 use serde_json::json;
 use tokio::time::Instant;
+use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::cursor::Cursor;
-use vfs_sync_core::id::ReplicaId;
+use vfs_sync_core::id::{ItemId, OpId, ReplicaId, UserId};
 use vfs_sync_core::limits::{self, BlobLimits, Limits, MetadataLimits, RequestRates};
+use vfs_sync_core::operation::{Action, Operation};
 use vfs_sync_core::server::push::{InvalidPush, PushBatch};
 use vfs_sync_core::wire::{
-    PushResponse, PushStatus, ReconcileRequest, ReconcileResponse, StateResponse, code,
+    PushReason, PushResponse, PushResult, PushStatus, ReconcileRequest, ReconcileResponse,
+    StateResponse, code,
 };
 use vfs_sync_store::{
     FeedPage, KEPT_VERSIONS, MetadataQuota, PullAnswer, PullRequest, ReconcileAnswer,
 };
 
+use crate::audit;
 use crate::config::{Rate, Rates};
 use crate::error::ApiError;
 use crate::extract::{AuthenticatedUser, CallerDevice, RawBody};
@@ -48,7 +53,13 @@ pub(crate) async fn push(
     app.rates.operations(&origin, batch.len())?;
     let batch = batch.with_quota(app.config.metadata);
     let _memory = body.into_memory();
+    #[allow(clippy::cast_precision_loss, reason = "a push has few operations")]
+    metrics::histogram!("vfs_sync_push_operations").record(batch.len() as f64);
+    let grants = Grants::of(&batch);
+    let begun = Instant::now();
     let response = app.store.push(batch, app.now()).await?;
+    grants.note(&app, &origin.user, &response);
+    metrics::histogram!("vfs_sync_push_duration_seconds").record(begun.elapsed());
     count_results(&response);
     Ok(Json(response))
 }
@@ -63,22 +74,55 @@ fn invalid_push(error: InvalidPush) -> ApiError {
     }
 }
 
-fn count_results(response: &PushResponse) {
-    let mut counts = [0_u64; 5];
-    for result in &response.results {
-        counts[result.status as usize] += 1;
+/// The grants that a push sets and removes, for the audit log.
+struct Grants(Vec<(OpId, &'static str, ItemId, Principal)>);
+
+impl Grants {
+    fn of(batch: &PushBatch) -> Self {
+        let grant = |op: &Operation| {
+            let (event, principal) = match &op.action {
+                Action::GrantAdd { principal, .. } => ("granted", principal),
+                Action::GrantRemove { principal } => ("grant_removed", principal),
+                _ => return None,
+            };
+            Some((op.op_id.clone(), event, op.item_id.clone(), principal.clone()))
+        };
+        Self(batch.operations().filter_map(grant).collect())
     }
-    for (status, name) in [
-        (PushStatus::Applied, "applied"),
-        (PushStatus::AlreadyApplied, "alreadyApplied"),
-        (PushStatus::OutdatedOp, "outdatedOp"),
-        (PushStatus::StaleWriteId, "staleWriteId"),
-        (PushStatus::InvalidOp, "invalidOp"),
-    ] {
-        let count = counts[status as usize];
-        if count > 0 {
-            metrics::counter!("vfs_sync_push_results_total", "status" => name).increment(count);
+
+    /// Logs those that were applied.
+    fn note(&self, app: &App, by: &UserId, response: &PushResponse) {
+        for (op_id, event, item_id, principal) in &self.0 {
+            let of_it = |result: &&PushResult| result.op_id.as_ref() == Some(op_id);
+            let result = response.results.iter().find(of_it);
+            if result.is_some_and(|result| result.status == PushStatus::Applied) {
+                // A group's name is no user's; a user is named by the pseudonym.
+                match (principal.kind, UserId::new(principal.id.as_str())) {
+                    (PrincipalType::User, Ok(user)) => {
+                        audit::note(app, by, event, &user, item_id.as_str());
+                    }
+                    _ => audit::note(app, by, event, by, &format!("{item_id} {principal}")),
+                }
+            }
         }
+    }
+}
+
+fn count_results(response: &PushResponse) {
+    let mut counts: BTreeMap<(&'static str, &'static str), u64> = BTreeMap::new();
+    for result in &response.results {
+        let status = match result.status {
+            PushStatus::Applied => "applied",
+            PushStatus::AlreadyApplied => "alreadyApplied",
+            PushStatus::OutdatedOp => "outdatedOp",
+            PushStatus::StaleWriteId => "staleWriteId",
+            PushStatus::InvalidOp => "invalidOp",
+        };
+        *counts.entry((status, result.reason.map_or("", PushReason::as_str))).or_default() += 1;
+    }
+    for ((status, reason), count) in counts {
+        metrics::counter!("vfs_sync_push_results_total", "status" => status, "reason" => reason)
+            .increment(count);
     }
 }
 

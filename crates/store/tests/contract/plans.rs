@@ -163,6 +163,7 @@ async fn tour(scene: &Scene) {
     store.admission(&alice, Some(replica("laptop"))).await.unwrap();
     store.admission_generation().await.unwrap();
     store.users(None, 10).await.unwrap();
+    store.totals().await.unwrap();
     store.user_record(&alice).await.unwrap();
     for change in [UserChange::Limit(Default::default()), UserChange::Disable, UserChange::Enable] {
         store.change_user(&alice, change, now()).await.unwrap();
