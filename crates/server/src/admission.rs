@@ -1,4 +1,4 @@
-//! Whether users and devices are served: what the database says of them, remembered for seconds.
+//! The admission of users and devices: what the database says of them, remembered for seconds.
 //!
 //! A revocation and every other change of an admission changes one number of the database, the
 //! generation. A process asks for that number, however many devices it serves; only if it changed

@@ -76,7 +76,7 @@ impl Sightings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a call. It waits for nothing.
+    /// Notes a call of a user's device, without waiting.
     pub(crate) fn note(&self, user: &UserId, caller: Caller, at: Timestamp) {
         let mut all = self.all();
         if let Some(seen) = all.get_mut(user).and_then(|of_user| of_user.get_mut(&caller.client)) {

@@ -325,7 +325,7 @@ pub struct Pruned {
     pub accepted: u64,
 }
 
-/// Whether a user, and a device of the user's, may be served.
+/// The admission of a user, and of a device of the user's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
     /// The number that changes whenever an admission does.

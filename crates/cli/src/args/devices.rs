@@ -61,7 +61,7 @@ pub(crate) enum DevicesAction {
     Rename {
         /// The id of the device, or its name if no other device has that
         device: String,
-        /// The new name
+        /// The new name of the device
         name: String,
     },
     /// Revoke a device: the server serves it no longer
@@ -134,7 +134,7 @@ pub(crate) enum AdminUsersAction {
     /// Show one user: usage, limits, and whether disabled
     #[command(after_help = ADMIN_USERS)]
     Show {
-        /// The user
+        /// The name of the user
         #[arg(value_parser = user_id)]
         user: UserId,
     },
@@ -144,14 +144,14 @@ pub(crate) enum AdminUsersAction {
     /// Serve none of a user's devices until the user is enabled
     #[command(after_help = ADMIN_USERS)]
     Disable {
-        /// The user
+        /// The name of the user
         #[arg(value_parser = user_id)]
         user: UserId,
     },
     /// Serve a user's devices again
     #[command(after_help = ADMIN_USERS)]
     Enable {
-        /// The user
+        /// The name of the user
         #[arg(value_parser = user_id)]
         user: UserId,
     },
@@ -160,7 +160,7 @@ pub(crate) enum AdminUsersAction {
 /// A limit of a user's own, or the server's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OwnLimit {
-    /// The server's default.
+    /// The server's own limit.
     Default,
     /// A limit in place of the server's.
     Own(u64),
@@ -188,7 +188,7 @@ fn own_limit(text: &str) -> Result<OwnLimit, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct LimitUser {
-    /// The user
+    /// The name of the user
     #[arg(value_parser = user_id)]
     pub(crate) user: UserId,
     /// The greatest size of the user's contents in total

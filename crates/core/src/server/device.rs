@@ -194,7 +194,7 @@ pub enum Condition {
     Stopped,
     /// It has not called for [`ACTIVE_MILLIS`].
     Away,
-    /// It was revoked.
+    /// Its user or an operator revoked it.
     Revoked,
 }
 

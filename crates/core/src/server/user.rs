@@ -1,4 +1,4 @@
-//! What operators decide about a user: limits of one's own, in place of the server's.
+//! The decisions of operators about a user: limits of one's own, in place of the server's.
 
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +77,7 @@ pub struct UserRecord {
     pub disabled_at: Option<Timestamp>,
     /// The limits of the user's own.
     pub limits: UserLimits,
-    /// What the user's realm holds.
+    /// The rows and bytes that the user's realm holds.
     pub metadata: MetadataUsage,
     /// The sum of the user's blobs.
     pub blobs: Usage,

@@ -200,7 +200,7 @@ pub struct UserView {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UsersResponse {
-    /// The users, ascending.
+    /// The users in ascending order.
     pub users: Vec<UserView>,
     /// True if there are more.
     pub has_more: bool,

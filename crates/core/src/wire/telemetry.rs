@@ -161,7 +161,7 @@ impl Report {
 /// The kind of a report, in names from a fixed list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A guardrail failed.
+    /// A guardrail of the client failed.
     Violation {
         /// The stage, or [`OTHER`].
         stage: &'static str,

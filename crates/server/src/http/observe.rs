@@ -66,7 +66,7 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
     valid.then_some(trace)
 }
 
-/// Who sent a request, for its log line.
+/// The sender of a request, for its log line.
 #[derive(Debug, Clone)]
 pub(crate) struct Noted {
     pub(crate) user: Option<UserId>,
