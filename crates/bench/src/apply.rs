@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use vfs_sync_client::transport::{Answer, Call};
-use vfs_sync_client::{ClientConfig, SyncClient, Transport, TransportError};
+use vfs_sync_client::{ClientConfig, Device, SyncClient, Transport, TransportError};
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::{Epoch, Position};
 use vfs_sync_core::entry::{Change, Entry, EntryBody, ItemView};
@@ -28,6 +28,8 @@ impl Transport for Pages {
     fn bind_user(&self, _: &UserId) -> Result<(), UserId> {
         Ok(())
     }
+
+    fn bind_device(&self, _: &Arc<Device>) {}
 
     async fn call(&self, call: Call) -> Result<Answer, TransportError> {
         match call {

@@ -1,6 +1,7 @@
 //! The command line and its help texts.
 
 mod backup;
+mod devices;
 mod directory;
 mod limits;
 mod live;
@@ -14,6 +15,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use backup::{Backup, BackupCreate, BackupRestore, BackupVerify};
+pub(crate) use devices::{
+    AdminDevices, AdminDevicesAction, AdminUsers, AdminUsersAction, DevicesAction, LimitUser,
+    OwnLimit,
+};
 pub(crate) use directory::{Export, Import};
 pub(crate) use live::{FolderAction, FolderTrash, ServiceAction, Up};
 pub(crate) use operator::{
@@ -86,6 +91,9 @@ pub(crate) struct Global {
         value_parser = clap::value_parser!(u8).range(1..=64)
     )]
     pub(crate) transfers: Option<u8>,
+    /// Do not report guardrail violations and stops to the server: reports have no names or contents
+    #[arg(long, global = true, env = "VFS_SYNC_NO_REPORT", hide_env_values = true)]
+    pub(crate) no_report: bool,
     /// The limit of the content cache on this machine, such as 500MiB or unlimited; `init` saves it
     /// for the replica [default: 10GiB]
     #[arg(
@@ -232,6 +240,9 @@ pub(crate) enum Command {
     /// Manage groups and organizations, as an administrator
     #[command(after_help = sharing::GROUP)]
     Group(Group),
+    /// List your devices, rename or revoke one
+    #[command(subcommand, after_help = devices::DEVICES)]
+    Devices(DevicesAction),
     /// Exchange changes with the server
     #[command(after_help = replica::SYNC)]
     Sync(Sync),

@@ -10,8 +10,8 @@ mod tree;
 
 use tokio_util::sync::CancellationToken;
 
-use self::operator::{backup, blobs};
-use self::replica::{queue, recover, state, sync};
+use self::operator::{backup, blobs, users};
+use self::replica::{devices, queue, recover, state, sync};
 use self::sharing::{block, group, share};
 use self::tree::{content, directory, edit, inspect, trash, versions};
 use crate::args::{Admin, Backup, Blobs, Cli, Command, Repair};
@@ -28,6 +28,8 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Admin(Admin::Repair(Repair::ReconcileState(args))) => {
             operator::repair_reconcile_state(args, output).await
         }
+        Command::Admin(Admin::Users(args)) => users::users(global, args, output, stop).await,
+        Command::Admin(Admin::Devices(args)) => users::devices(global, args, output, stop).await,
         Command::Blobs(Blobs::Check(args)) => blobs::check(args, output).await,
         Command::Backup(Backup::Create(args)) => backup::create(args, output, stop).await,
         Command::Backup(Backup::Verify(args)) => backup::verify(args, output, stop).await,
@@ -63,6 +65,7 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Unblock(args) => block::unblock(global, args, output, stop).await,
         Command::SharedWithMe => share::shared_with_me(global, output),
         Command::Group(args) => group::group(global, args, output, stop).await,
+        Command::Devices(action) => devices::devices(global, action, output, stop).await,
         Command::Sync(args) => sync::sync(global, args, output, stop).await,
         Command::Queue(args) => queue::queue(global, args, output),
         Command::Rejected(args) => queue::rejected(global, args, output),

@@ -93,6 +93,21 @@ impl Failure {
         self
     }
 
+    /// Creates the failure of a device that the server serves no longer.
+    fn denied(code: &str, message: String) -> Self {
+        let hint = match code {
+            code::DEVICE_REVOKED => {
+                "everything on this device stays, and so does its queue; to synchronise this machine \
+                 again create another replica with `vfs-sync init`: see --replica"
+            }
+            _ => {
+                "everything on this device stays, and so does its queue; once the server's operator \
+                 has enabled the user again, run `vfs-sync sync`"
+            }
+        };
+        Self::new(Kind::Auth, message).hint(hint)
+    }
+
     /// Creates a function that converts an I/O error into a failure of `what`.
     pub(crate) fn io(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.to_string();
@@ -179,6 +194,11 @@ impl From<ClientError> for Failure {
                     "put a token of the replica's user into {TOKEN_VARIABLE} or the file given to \
                      `init --token-file`, then start again"
                 )),
+            ClientError::Stopped(reason)
+                if [code::DEVICE_REVOKED, code::USER_DISABLED].contains(&&*reason.signature) =>
+            {
+                Self::denied(&reason.signature, message)
+            }
             ClientError::Stopped(reason) => {
                 Self { signature: Some(reason.signature), ..of(Kind::Guardrail).hint(TRIAGE) }
             }
@@ -214,6 +234,7 @@ impl From<TransportError> for Failure {
                 failure.details.insert("actual".into(), actual);
                 failure
             }
+            TransportError::Denied { code, .. } => Self::denied(&code, message),
             TransportError::RematerializationRequired { .. } => {
                 Self::new(Kind::Guardrail, message).hint(REBUILD)
             }

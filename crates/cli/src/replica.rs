@@ -203,6 +203,7 @@ pub(crate) fn opener(
             chosen => chosen.or(config.cache_size),
         },
         device: config.device.or(settings.device).or_else(host_name),
+        report: config.report && !global.no_report,
         ..config
     };
     Ok(move || SyncClient::builder(transport.clone()).config(config.clone()).open(&directory))

@@ -186,6 +186,26 @@ pub(crate) async fn bind(setup: Setup) -> Result<Bound> {
     }
     leave_mark(&setup.data, &identity.id)?;
     let hears = Hears(store.announce_heads().await);
+    let database = match is_postgres(&setup.database) {
+        true => "postgresql",
+        false => "sqlite",
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        database,
+        database_id = identity.id,
+        contents = if s3.is_some() { "s3" } else { "directory" },
+        keys = setup.auth.source(),
+        listen = %address,
+        admin_listen = admin_address.map(tracing::field::display),
+        max_connections = config.max_connections,
+        max_requests = config.max_requests,
+        max_event_streams = config.max_event_streams,
+        max_body_memory = config.max_body_memory,
+        max_stored_bytes = config.max_stored_bytes,
+        max_items = config.metadata.items,
+        "starting",
+    );
     let mut server = Server::builder(store, blobs, keys).config(config);
     if let Some(certificate) = certificate {
         server = server.certificate(certificate);

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
+use tokio::time::Instant;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
@@ -14,6 +15,7 @@ use vfs_sync_core::wire::WriteIds;
 use crate::config::ClientConfig;
 use crate::connection::{Connection, Connectivity};
 use crate::content::cache::Cache;
+use crate::device::Device;
 use crate::environment::Environment;
 use crate::error::{ClientError, StopReason};
 use crate::event::{ChangeEvent, Observer, Progress};
@@ -75,6 +77,10 @@ pub(crate) struct Inner {
     pub(crate) store: Mutex<Box<dyn ReplicaStore>>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) config: ClientConfig,
+    /// The device as requests describe it.
+    pub(crate) description: Arc<Device>,
+    /// The time before which no reports are sent, after an attempt that failed.
+    pub(crate) report_from: Mutex<Option<Instant>>,
     pub(crate) cache: Arc<Cache>,
     /// A permit for each download that may be in progress.
     pub(crate) downloads: Semaphore,
@@ -99,9 +105,16 @@ impl SyncClient {
         transport: Arc<dyn Transport>,
         config: ClientConfig,
     ) -> Self {
+        let meta = store.meta();
+        let description = Device::new(meta.client_id.clone(), config.device.clone());
+        description.set_stopped(meta.stopped.as_ref().map(|reason| reason.signature.clone()));
+        let description = Arc::new(description);
+        transport.bind_device(&description);
         let inner = Inner {
             store: Mutex::new(store),
             transport,
+            description,
+            report_from: Mutex::default(),
             downloads: Semaphore::new(config.transfers),
             reads_many: AtomicBool::new(true),
             config,
@@ -309,7 +322,8 @@ pub fn report_violation(violation: Violation) -> ClientError {
     metrics::counter!(total, "stage" => stage, "code" => code, "signature" => signature)
         .increment(1);
     if matches!(violation, Violation::RematerializationRequired { .. }) {
-        metrics::counter!("vfs_sync_rematerialization_required_total").increment(1);
+        let total = "vfs_sync_rematerialization_required_total";
+        metrics::counter!(total, "code" => code, "signature" => violation.signature()).increment(1);
     }
     violation.into()
 }

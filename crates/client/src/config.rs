@@ -35,8 +35,12 @@ pub struct ClientConfig {
     pub live_interval: Duration,
     /// The shortest and the longest back-off after a network failure.
     pub backoff: (Duration, Duration),
-    /// The name of this device in conflicted copies; `None` takes the end of the client's id.
+    /// The name of this device, in conflicted copies and in the server's list of devices; `None`
+    /// takes the end of the client's id for the former.
     pub device: Option<String>,
+    /// True if violations and stops are reported to the server, without names and contents, so that
+    /// its operator learns of them.
+    pub report: bool,
     /// A VFS that the application has registered with SQLite, for a replica's database on a disk
     /// that is not the system's; `None` for the system's. Contents stay in the replica's directory.
     pub vfs: Option<String>,
@@ -58,6 +62,7 @@ impl Default for ClientConfig {
             live_interval: Duration::from_secs(300),
             backoff: (Duration::from_millis(500), Duration::from_secs(60)),
             device: None,
+            report: true,
             vfs: None,
             environment: Arc::new(SystemEnvironment),
         }

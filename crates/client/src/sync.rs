@@ -9,6 +9,7 @@ mod pull;
 mod push;
 mod rebuild;
 mod reconcile;
+mod report;
 mod session;
 pub(crate) mod task;
 mod upload;

@@ -30,6 +30,19 @@ impl Stage {
     }
 }
 
+/// The stage and code of every violation: what a signature consists of.
+pub const SIGNATURES: [(Stage, &str); 9] = [
+    (Stage::Pull, "pullPageInvariantViolation"),
+    (Stage::Pull, "pullDuplicateOpReplay"),
+    (Stage::Pull, "pullCursorRegression"),
+    (Stage::Pull, "lastWriteIdRegression"),
+    (Stage::Pull, "pullRematerializationRequired"),
+    (Stage::Reconcile, "reconcileCursorRegression"),
+    (Stage::Reconcile, "lastWriteIdRegression"),
+    (Stage::Flush, "staleWriteRecoveryExhausted"),
+    (Stage::Hydrate, "hydrateGuardrailViolation"),
+];
+
 /// A violated rule, with the details for its diagnosis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {

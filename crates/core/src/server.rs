@@ -2,8 +2,10 @@
 //! part of a feed a pull gets, how reconciled states merge, and the life of a stage and its bytes.
 
 pub mod attach;
+pub mod device;
 pub mod feed_window;
 pub mod push;
 pub mod reclaim;
 pub mod reconcile;
 pub mod stage;
+pub mod user;

@@ -12,6 +12,8 @@ use crate::id::{BlobId, ItemId, OpId, PrincipalId, RefId, ReplicaId, StagingId, 
 use crate::operation::{Basis, Malformed, Operation, present, required};
 use crate::time::Timestamp;
 
+pub mod device;
+pub mod telemetry;
 pub mod trash;
 
 /// The version of the protocol that this code speaks, sent as [`PROTOCOL_HEADER`].
@@ -27,8 +29,19 @@ pub const USER_HEADER: &str = "Vfs-Sync-User";
 /// 3986) as `%XX`.
 #[must_use]
 pub fn user_header(user: &UserId) -> String {
-    let mut text = String::with_capacity(user.as_str().len());
-    for byte in user.as_str().bytes() {
+    percent(user.as_str())
+}
+
+/// Decodes a value of [`USER_HEADER`]; `None` if it names no user.
+#[must_use]
+pub fn user_of_header(value: &str) -> Option<UserId> {
+    UserId::new(of_percent(value)?).ok()
+}
+
+/// Encodes every byte of a text except unreserved characters (RFC 3986) as `%XX`.
+fn percent(plain: &str) -> String {
+    let mut text = String::with_capacity(plain.len());
+    for byte in plain.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             text.push(char::from(byte));
         } else {
@@ -42,9 +55,8 @@ pub fn user_header(user: &UserId) -> String {
     text
 }
 
-/// Decodes a value of [`USER_HEADER`]; `None` if it names no user.
-#[must_use]
-pub fn user_of_header(value: &str) -> Option<UserId> {
+/// Decodes a text that [`percent`] encoded; `None` if it is malformed.
+fn of_percent(value: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.bytes();
     while let Some(byte) = rest.next() {
@@ -57,7 +69,7 @@ pub fn user_of_header(value: &str) -> Option<UserId> {
         };
         bytes.push(byte);
     }
-    UserId::new(String::from_utf8(bytes).ok()?).ok()
+    String::from_utf8(bytes).ok()
 }
 
 /// `lastReconciledWriteIds`: the greatest write id of each replica.
@@ -125,8 +137,9 @@ pub enum PushStatus {
 }
 
 /// The reason why an operation was superseded or rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
 pub enum PushReason {
     /// A newer write holds the register.
     Superseded,
@@ -145,6 +158,14 @@ pub enum PushReason {
     TooManyGrants,
     /// The operation would show others more than one transaction may.
     TooManyConsequences,
+}
+
+impl PushReason {
+    /// Returns the reason's name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// A page of a feed.
@@ -346,6 +367,14 @@ pub mod code {
     /// The token belongs to another user than the request expects (`403`); `expected` and `actual`
     /// name both.
     pub const WRONG_USER: &str = "wrong_user";
+    /// The device was revoked (`403`): the server serves it no longer.
+    pub const DEVICE_REVOKED: &str = "device_revoked";
+    /// An operator has disabled the user (`403`): the server serves none of the user's devices.
+    pub const USER_DISABLED: &str = "user_disabled";
+    /// The user has no such device.
+    pub const UNKNOWN_DEVICE: &str = "unknown_device";
+    /// The server knows no such user.
+    pub const UNKNOWN_USER: &str = "unknown_user";
     /// The token is valid but lacks a scope; `requiredScope` names it.
     pub const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
     /// The cursor was not created by a server.

@@ -1,5 +1,6 @@
 //! Settings of a server that an operator can change.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use vfs_sync_core::time::Timestamp;
@@ -129,6 +130,8 @@ pub struct ServerConfig {
     pub keep_removals: Duration,
     /// The retention of accepted operations: a retry within it gets the same answer.
     pub keep_accepted: Duration,
+    /// The directory whose disk's free space is measured, if there is one.
+    pub data: Option<PathBuf>,
     /// The interval between two runs of the retention.
     pub prune_interval: Duration,
     /// The interval between two sweeps of expired stages and unneeded bytes.
@@ -179,6 +182,7 @@ impl Default for ServerConfig {
             keep_replicas: 366 * DAY,
             keep_removals: 90 * DAY,
             keep_accepted: 30 * DAY,
+            data: None,
             prune_interval: HOUR,
             sweep_interval: Duration::from_secs(60),
         }

@@ -135,6 +135,14 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_BLOB, "There is no such blob")
     }
 
+    pub(crate) fn unknown_device() -> Self {
+        Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_DEVICE, "The user has no such device")
+    }
+
+    pub(crate) fn unknown_user() -> Self {
+        Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_USER, "The server knows no such user")
+    }
+
     pub(crate) fn lacks_scope(scope: &'static str) -> Self {
         let sentence = format!("The token lacks the scope {scope}");
         Self::new(StatusCode::FORBIDDEN, code::INSUFFICIENT_SCOPE, sentence)
@@ -233,6 +241,8 @@ impl From<StoreError> for ApiError {
                     .retry_after(5)
             }
             StoreError::OverQuota { own, over } => {
+                metrics::counter!("vfs_sync_quota_exceeded_total", "limit" => over.limit)
+                    .increment(1);
                 let error = |sentence| {
                     Self::new(StatusCode::PAYLOAD_TOO_LARGE, code::QUOTA_EXCEEDED, sentence)
                 };

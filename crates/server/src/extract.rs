@@ -1,6 +1,8 @@
 //! Extractors for handlers: the user of a request, compared with the user that the request names,
 //! and the raw body.
 
+use std::net::IpAddr;
+
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Request};
 use http::header::AUTHORIZATION;
@@ -8,9 +10,11 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::device::{CLIENT_HEADER, client_of_header};
 use vfs_sync_core::wire::{USER_HEADER, user_of_header};
 
 use crate::auth::{Identity, TokenError};
+use crate::devices::Caller;
 use crate::error::ApiError;
 use crate::rates::Origin;
 use crate::state::App;
@@ -20,6 +24,12 @@ const ADMIN_SCOPE: &str = "vfs:admin";
 
 /// The header [`USER_HEADER`] as a name of the HTTP library.
 pub(crate) const USER: HeaderName = HeaderName::from_static("vfs-sync-user");
+
+/// The header [`CLIENT_HEADER`] as a name of the HTTP library.
+const CLIENT: HeaderName = HeaderName::from_static("vfs-sync-client");
+/// The header [`DEVICE_HEADER`](vfs_sync_core::wire::device::DEVICE_HEADER) as a name of the HTTP
+/// library.
+const DEVICE: HeaderName = HeaderName::from_static("vfs-sync-device");
 
 /// The outcome of authenticating a request, which is done once, before anything is spent on it.
 #[derive(Clone)]
@@ -42,7 +52,11 @@ impl Authenticated {
             Ok(identity) => {
                 Self { user: Some(identity.user.clone()), identity: intended(headers, identity) }
             }
-            Err(error) => Self { user: None, identity: Err(error.into()) },
+            Err(error) => {
+                let reason = error.reason();
+                metrics::counter!("vfs_sync_auth_failures_total", "reason" => reason).increment(1);
+                Self { user: None, identity: Err(error.into()) }
+            }
         }
     }
 
@@ -91,6 +105,43 @@ impl FromRequestParts<App> for Origin {
         identity(parts)?;
         parts.extensions.get().cloned().ok_or_else(ApiError::internal)
     }
+}
+
+/// The device that a request's headers name, if they name one.
+pub(crate) struct CallerDevice(pub(crate) Option<Caller>);
+
+impl FromRequestParts<App> for CallerDevice {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, ApiError> {
+        Ok(Self(parts.extensions.get().cloned()))
+    }
+}
+
+/// Reads the device that a request names: in its headers, or, as clients of earlier versions do, by
+/// `clientId` in its query.
+pub(crate) fn caller_of(
+    headers: &HeaderMap,
+    query: Option<&str>,
+    address: Option<IpAddr>,
+) -> Result<Option<Caller>, ApiError> {
+    let mut given = headers.get_all(CLIENT).iter();
+    let client = match given.next() {
+        Some(value) => {
+            let client = value.to_str().ok().and_then(client_of_header);
+            client.filter(|_| given.next().is_none()).map(Some).ok_or_else(|| {
+                ApiError::invalid(CLIENT_HEADER, "must be one percent-encoded client id")
+            })?
+        }
+        None => {
+            let pairs = query.unwrap_or_default().split('&');
+            let named = pairs.filter_map(|pair| pair.strip_prefix("clientId=")).next();
+            // What is malformed is refused where it is used.
+            named.and_then(client_of_header)
+        }
+    };
+    let description = headers.get(DEVICE).cloned();
+    Ok(client.map(|client| Caller { client, address, description }))
 }
 
 /// The time from which a request's token is rejected as expired.

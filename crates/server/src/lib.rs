@@ -20,20 +20,26 @@
 //! ```
 
 mod admin;
+mod admission;
+mod audit;
 pub mod auth;
 mod blobs;
 mod config;
+mod devices;
 mod environment;
 mod error;
 mod extract;
 mod fair_store;
+mod families;
 mod http;
 mod live;
 mod maintenance;
 mod openapi;
+mod pseudonym;
 mod rates;
 mod router;
 mod routes;
+mod sampling;
 mod serve;
 mod service;
 mod shares;
@@ -127,8 +133,8 @@ impl Server {
     /// Serves until `shutdown` ends, then lets the requests in progress finish, for at most
     /// [`ServerConfig::drain_timeout`].
     ///
-    /// `admin` is the operator's listener: `/metrics` and `/healthz`, without authentication, so
-    /// it must not be reachable from outside.
+    /// `admin` is the operator's listener: `/metrics`, `/healthz` and `/readyz` without
+    /// authentication, so it must not be reachable from outside, and the API for operators.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -140,10 +146,13 @@ impl Server {
         let pruning = tokio::spawn(maintenance::prune_regularly(self.app.clone(), stop.clone()));
         let sweeping = tokio::spawn(maintenance::sweep_regularly(self.app.clone(), stop.clone()));
         let hinting = tokio::spawn(live::keep_up(self.app.clone(), stop.clone()));
+        let admitting = tokio::spawn(admission::keep_up(self.app.clone(), stop.clone()));
+        let noting = tokio::spawn(devices::keep_up(self.app.clone(), stop.clone()));
         let bounds = serve::Bounds::of(&self.app.config);
         let operator = admin.map(|listener| {
-            let router = admin::router();
+            let router = admin::router(&self.app);
             tokio::spawn(admin::keep_up(stop.clone()));
+            tokio::spawn(sampling::keep_up(self.app.clone(), stop.clone()));
             tokio::spawn(serve::serve(listener, None, router, bounds, stop.clone()))
         });
         if let Some(certificate) = &self.certificate {
@@ -166,5 +175,7 @@ impl Server {
         let _ = pruning.await;
         let _ = sweeping.await;
         let _ = hinting.await;
+        let _ = admitting.await;
+        let _ = noting.await;
     }
 }

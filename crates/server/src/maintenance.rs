@@ -8,6 +8,7 @@ use vfs_sync_store::Pruned;
 
 use crate::blobs::reclaim;
 use crate::error::count_blob_error;
+use crate::sampling::Task;
 use crate::state::App;
 
 /// Prunes at every interval until `stop` is cancelled.
@@ -55,7 +56,10 @@ pub(crate) async fn sweep_regularly(app: App, stop: CancellationToken) {
 pub(crate) async fn sweep(app: &App, stop: &CancellationToken) {
     while !stop.is_cancelled() {
         match reclaim::sweep(app).await {
-            Ok(0) => return,
+            Ok(0) => {
+                app.successes.note(Task::Sweep);
+                return;
+            }
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(code = error.code, "sweeping failed and will be retried");
@@ -69,7 +73,10 @@ pub(crate) async fn sweep(app: &App, stop: &CancellationToken) {
 async fn prune_all(app: &App, stop: &CancellationToken) {
     while !stop.is_cancelled() {
         match app.store.prune(app.config.retention(app.now())).await {
-            Ok(Pruned { removals: 0, accepted: 0 }) => return,
+            Ok(Pruned { removals: 0, accepted: 0 }) => {
+                app.successes.note(Task::Prune);
+                return;
+            }
             Ok(Pruned { removals, accepted }) => {
                 metrics::counter!("vfs_sync_pruned_total", "kind" => "removals")
                     .increment(removals);

@@ -25,6 +25,8 @@ use crate::state::App;
 /// Users or addresses of one rate that are remembered. Whoever has used nothing for a while is
 /// forgotten first; if that is not enough, all are, and begin with a full burst.
 const MAX_KEYS: usize = 64 * 1024;
+/// The rate of a user's reports: what a few devices in trouble send, and no flood of log lines.
+const REPORTS: Rate = Rate { per_second: 1, burst: 100 };
 /// The unit in which bytes are counted.
 const BYTE_UNIT: u64 = 1024;
 
@@ -133,6 +135,8 @@ struct OfEach<K: Hash + Eq + Clone> {
 pub(crate) struct Rates {
     users: OfEach<UserId>,
     addresses: OfEach<IpAddr>,
+    /// Reports of users' clients.
+    reports: Option<Keyed<UserId>>,
 }
 
 /// The user of a request, and its address where that is known.
@@ -156,6 +160,7 @@ impl Rates {
                 operations: Keyed::new("addressOperations", rates.address_operations, 1),
                 bytes: Keyed::new("addressBytes", rates.address_bytes, BYTE_UNIT),
             },
+            reports: Keyed::new("userReports", Some(REPORTS), 1),
         }
     }
 
@@ -176,6 +181,12 @@ impl Rates {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         check(self.users.operations.as_ref(), Some(&origin.user), count)?;
         check(self.addresses.operations.as_ref(), origin.address.as_ref(), count)
+    }
+
+    /// Counts reports before any of them is counted for the operator.
+    pub(crate) fn reports(&self, origin: &Origin, count: usize) -> Result<(), ApiError> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        check(self.reports.as_ref(), Some(&origin.user), count)
     }
 
     /// Counts the bytes of a body or an answer as they pass, and delays those beyond the rate.

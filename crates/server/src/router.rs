@@ -12,18 +12,20 @@ use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
+use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code, user_header};
 
+use crate::devices::Caller;
 use crate::error::ApiError;
-use crate::extract::{Authenticated, USER};
+use crate::extract::{Authenticated, USER, caller_of};
 use crate::fair_store::calling_for;
 use crate::http::address;
 use crate::http::answer::Paid;
 use crate::http::connection::Connection;
-use crate::http::observe::observe;
+use crate::http::observe::{Noted, observe};
 use crate::rates::{Origin, Rates};
 use crate::state::App;
-use crate::{openapi, routes};
+use crate::{admission, openapi, routes};
 
 /// The oldest protocol version that this server supports.
 const MIN_PROTOCOL: u32 = 1;
@@ -31,7 +33,7 @@ const MIN_PROTOCOL: u32 = 1;
 /// Builds the router with all routes and the layers around them.
 pub(crate) fn router(app: &App) -> Router {
     // Few layers that do much: each copies all that is below it for every request.
-    let json = collect(json_routes())
+    let json = collect([json_routes(), admin_routes()].concat())
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
         .layer(from_fn_with_state(app.clone(), admit_in_time));
     let open = collect(open_routes())
@@ -47,6 +49,17 @@ pub(crate) fn router(app: &App) -> Router {
         .with_state(app.clone())
 }
 
+/// Builds the routes of the operator's listener, except for the metrics.
+pub(crate) fn operated(app: &App) -> Router {
+    let json = collect(admin_routes())
+        .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+        .layer(from_fn_with_state(app.clone(), admit_in_time));
+    let health =
+        vec![("/healthz", get(routes::health::healthz)), ("/readyz", get(routes::health::readyz))];
+    let open = collect(health).fallback(|| async { ApiError::of_status(StatusCode::NOT_FOUND) });
+    json.merge(open).layer(from_fn_with_state(app.clone(), observe)).with_state(app.clone())
+}
+
 type Route = (&'static str, MethodRouter<App>);
 
 fn collect(routes: Vec<Route>) -> Router<App> {
@@ -56,20 +69,39 @@ fn collect(routes: Vec<Route>) -> Router<App> {
 /// Lists the routes that answer in JSON: limited in time as a whole, and compressed if the caller
 /// accepts it.
 fn json_routes() -> Vec<Route> {
-    use routes::{batch, blobs, lookup, members, sync, trash};
-    let group_member = put(members::set_group_member).delete(members::set_group_member);
-    let organization_member =
-        put(members::set_organization_member).delete(members::set_organization_member);
+    use routes::{batch, blobs, devices, members, sync, telemetry, trash};
     vec![
         ("/v1/vfs/crdt/push", post(sync::push)),
         ("/v1/vfs/crdt/vfs-sync", get(sync::pull)),
         ("/v1/vfs/crdt/reconcile", post(sync::reconcile)),
         ("/v1/vfs/crdt/state", get(sync::state)),
+        ("/v1/vfs/telemetry", post(telemetry::telemetry)),
+        ("/v1/vfs/devices", get(devices::list)),
+        ("/v1/vfs/devices/{clientId}", post(devices::rename).delete(devices::revoke)),
         ("/v1/vfs/limits", get(sync::limits)),
         ("/v1/vfs/groups", get(members::groups)),
         ("/v1/vfs/blocks", get(members::blocks)),
         ("/v1/vfs/blocks/{userId}", put(members::set_block).delete(members::set_block)),
         ("/v1/vfs/principals/{type}/{id}", get(members::known)),
+        ("/v1/vfs/items/{itemId}/versions", get(blobs::versions)),
+        ("/v1/vfs/trash", get(trash::list)),
+        ("/v1/vfs/trash/{itemId}", delete(trash::purge)),
+        ("/v1/vfs/trash/{itemId}/restore", post(trash::restore)),
+        ("/v1/vfs/blobs/stage", post(blobs::stage)),
+        ("/v1/vfs/blobs/stage/{stagingId}", get(blobs::stage_state)),
+        ("/v1/vfs/blobs/stage/{stagingId}/attach", post(blobs::attach)),
+        ("/v1/vfs/blobs/stage/{stagingId}/abandon", post(blobs::abandon)),
+        ("/v1/vfs/blobs/batch", post(batch::batch)),
+    ]
+}
+
+/// Lists the routes for operators, which answer in JSON too. The operator's listener has them as well.
+fn admin_routes() -> Vec<Route> {
+    use routes::{devices, lookup, members, users};
+    let group_member = put(members::set_group_member).delete(members::set_group_member);
+    let organization_member =
+        put(members::set_organization_member).delete(members::set_organization_member);
+    vec![
         ("/v1/vfs/admin/groups/{groupId}/members", get(members::group_members)),
         ("/v1/vfs/admin/groups/{groupId}/members/{userId}", group_member),
         (
@@ -77,18 +109,16 @@ fn json_routes() -> Vec<Route> {
             get(members::organization_members),
         ),
         ("/v1/vfs/admin/organizations/{organizationId}/members/{userId}", organization_member),
-        ("/v1/vfs/items/{itemId}/versions", get(blobs::versions)),
-        ("/v1/vfs/trash", get(trash::list)),
-        ("/v1/vfs/trash/{itemId}", delete(trash::purge)),
-        ("/v1/vfs/trash/{itemId}/restore", post(trash::restore)),
         ("/v1/vfs/admin/stages/{stagingId}", get(lookup::stage)),
         ("/v1/vfs/admin/blobs/{blobId}", get(lookup::blob)),
         ("/v1/vfs/admin/users/{userId}/state", get(lookup::state)),
-        ("/v1/vfs/blobs/stage", post(blobs::stage)),
-        ("/v1/vfs/blobs/stage/{stagingId}", get(blobs::stage_state)),
-        ("/v1/vfs/blobs/stage/{stagingId}/attach", post(blobs::attach)),
-        ("/v1/vfs/blobs/stage/{stagingId}/abandon", post(blobs::abandon)),
-        ("/v1/vfs/blobs/batch", post(batch::batch)),
+        ("/v1/vfs/admin/devices", get(devices::list_any)),
+        ("/v1/vfs/admin/devices/{userId}/{clientId}", delete(devices::revoke_any)),
+        ("/v1/vfs/admin/users", get(users::list)),
+        ("/v1/vfs/admin/users/{userId}", get(users::show)),
+        ("/v1/vfs/admin/users/{userId}/limits", post(users::limit)),
+        ("/v1/vfs/admin/users/{userId}/disable", post(users::disable)),
+        ("/v1/vfs/admin/users/{userId}/enable", post(users::enable)),
     ]
 }
 
@@ -126,7 +156,7 @@ fn open_routes() -> Vec<Route> {
 
 #[cfg(test)]
 pub(crate) fn route_paths() -> Vec<&'static str> {
-    [json_routes(), byte_routes(), event_routes(), open_routes()]
+    [json_routes(), admin_routes(), byte_routes(), event_routes(), open_routes()]
         .concat()
         .into_iter()
         .map(|(path, _)| path)
@@ -168,13 +198,17 @@ async fn authenticate(app: &App, holds: Holds, mut request: Request, next: Next)
     let served = authenticated.served_user().cloned();
     let address = address_of(app, &request);
     request.extensions_mut().insert(authenticated);
+    let caller = caller_of(request.headers(), request.uri().query(), address);
+    let device = caller.as_ref().ok().and_then(|caller| Some(caller.as_ref()?.client.clone()));
+    let noted = Noted { user: served.clone(), device, address };
     let mut response = match served {
         None => match app.rates.anonymous_request(address) {
             Err(error) => error.into_response(),
             Ok(()) => next.run(request).await,
         },
-        Some(user) => serve(app, Origin { user, address }, holds, request, next).await,
+        Some(user) => serve(app, Origin { user, address }, caller, holds, request, next).await,
     };
+    response.extensions_mut().insert(noted);
     if let Some(value) = user {
         response.headers_mut().insert(USER, value);
     }
@@ -185,23 +219,50 @@ async fn authenticate(app: &App, holds: Holds, mut request: Request, next: Next)
 async fn serve(
     app: &App,
     origin: Origin,
+    caller: Result<Option<Caller>, ApiError>,
     holds: Holds,
     mut request: Request,
     next: Next,
 ) -> Response {
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(error) => return error.into_response(),
+    };
+    let admitted = match app.admit(&origin.user, caller.as_ref()).await {
+        Ok(admitted) => admitted,
+        Err(error) => return error.into_response(),
+    };
     let share = match app.request_share(&origin).await {
         Ok(share) => share,
         Err(error) => return error.into_response(),
     };
     request.extensions_mut().insert(origin.clone());
+    if let Some(caller) = caller.clone() {
+        request.extensions_mut().insert(caller);
+    }
     let request = request.map(|body| Rates::metered(app, &origin, body));
-    let response = calling_for(&origin.user, next.run(request)).await;
+    let response = tokio::select! {
+        biased;
+        response = calling_for(&origin.user, next.run(request)) => response,
+        // As if its connection had been cut.
+        () = admitted.ended() => return no_longer(app, &origin.user, caller.as_ref()).await,
+    };
+    let response = response.map(|body| admission::until_ended(body, admitted));
     if holds == Holds::Beginning {
         return response;
     }
     let mut response = response.map(|body| Rates::metered(app, &origin, body));
     response.extensions_mut().insert(Paid::from(share));
     response
+}
+
+/// Returns the answer to a request in progress whose user or device is no longer served.
+async fn no_longer(app: &App, user: &UserId, caller: Option<&Caller>) -> Response {
+    match app.admit(user, caller).await {
+        Err(denied) => denied.into_response(),
+        // Served again since.
+        Ok(_) => ApiError::overloaded().into_response(),
+    }
 }
 
 /// Returns the address of whoever sent a request, if it is known.
@@ -212,10 +273,13 @@ fn address_of(app: &App, request: &Request) -> Option<IpAddr> {
 
 /// Counts the requests that need no token.
 async fn count_anonymous(State(app): State<App>, request: Request, next: Next) -> Response {
-    match app.rates.anonymous_request(address_of(&app, &request)) {
+    let address = address_of(&app, &request);
+    let mut response = match app.rates.anonymous_request(address) {
         Err(error) => error.into_response(),
         Ok(()) => next.run(request).await,
-    }
+    };
+    response.extensions_mut().insert(Noted { user: None, device: None, address });
+    response
 }
 
 /// Applies [`admit`] with a time limit for the whole request.

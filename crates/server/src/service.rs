@@ -42,10 +42,13 @@ impl Service {
         maintenance::prune(&self.app, &CancellationToken::new()).await;
     }
 
-    /// Ends expired stages and removes unneeded bytes from the object store, as a server does by
-    /// itself at every [`crate::ServerConfig::sweep_interval`]. Failures are logged, and retried by
+    /// Notes which devices called, ends expired stages and removes unneeded bytes from the object
+    /// store, as a server does by itself at every [`crate::ServerConfig::sweep_interval`]. Failures are logged, and retried by
     /// the next call.
     pub async fn sweep(&self) {
+        if let Err(error) = self.app.sightings.write(&*self.app.store).await {
+            tracing::debug!(%error, "the calls of devices cannot be written");
+        }
         maintenance::sweep(&self.app, &CancellationToken::new()).await;
     }
 }

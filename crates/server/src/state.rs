@@ -3,18 +3,22 @@
 use std::sync::{Arc, Weak};
 
 use vfs_sync_blobs::BlobStore;
-use vfs_sync_core::id::UserId;
+use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::{HeadObserver, MetadataStore};
 
+use crate::admission::{Admissions, Admitted};
 use crate::auth::Authenticator;
 use crate::config::ServerConfig;
+use crate::devices::{Caller, Sightings};
 use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::fair_store::FairStore;
 use crate::http::body::{Reader, Received, memory_units};
 use crate::live::Live;
+use crate::pseudonym::Pseudonyms;
 use crate::rates::{Origin, Rates};
+use crate::sampling::Successes;
 use crate::shares::{Bounds, Share, Shares};
 
 /// Requests of one user that wait for their turn.
@@ -32,6 +36,10 @@ pub(crate) struct Inner {
     pub(crate) config: ServerConfig,
     pub(crate) rates: Rates,
     pub(crate) live: Arc<Live>,
+    pub(crate) admissions: Admissions,
+    pub(crate) sightings: Sightings,
+    pub(crate) pseudonyms: Pseudonyms,
+    pub(crate) successes: Successes,
     memory: Shares,
     requests: Shares,
     large_uploads: Shares,
@@ -70,6 +78,10 @@ impl App {
             auth,
             environment,
             live,
+            admissions: Admissions::default(),
+            sightings: Sightings::default(),
+            pseudonyms: Pseudonyms::default(),
+            successes: Successes::default(),
             rates: Rates::new(&config),
             config,
             memory,
@@ -80,6 +92,35 @@ impl App {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.environment.now()
+    }
+
+    /// Returns the admission of a user and of the device that a request names, and notes the call.
+    pub(crate) async fn admit(
+        &self,
+        user: &UserId,
+        caller: Option<&Caller>,
+    ) -> Result<Arc<Admitted>, ApiError> {
+        let client = caller.map(|caller| &caller.client);
+        let admitted = self.admissions.admit(&*self.store, user, client).await?;
+        self.pseudonyms.load(&*self.store).await?;
+        if let Some(caller) = caller {
+            self.sightings.note(user, caller.clone(), self.now());
+        }
+        Ok(admitted)
+    }
+
+    /// Checks that a replica may be served which the body of a request names, and perhaps not its
+    /// headers.
+    pub(crate) async fn check_device(
+        &self,
+        user: &UserId,
+        caller: Option<&Caller>,
+        client: &ReplicaId,
+    ) -> Result<(), ApiError> {
+        if caller.is_some_and(|caller| caller.client == *client) {
+            return Ok(());
+        }
+        self.admissions.admit(&*self.store, user, Some(client)).await.map(drop)
     }
 
     /// Returns the size of the largest blob: the lesser of the configured limit and the object

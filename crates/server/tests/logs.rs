@@ -65,7 +65,33 @@ async fn requests_are_logged_and_what_people_have_is_not() {
     http.get(server.url()).bearer_auth("token-marker").send().await.unwrap();
     get("/v1/vfs/limits?token-marker").bearer_auth("token-marker").send().await.unwrap();
 
+    let grant = json!({"clientId": "laptop", "operations": [{
+        "opId": "g", "opType": "acl_add", "itemId": "i", "replicaId": "laptop", "writeId": 2,
+        "occurredAt": "2026-01-01T00:00:00Z", "principalType": "user",
+        "principalId": "friend-marker", "accessLevel": "read",
+    }]});
+    let device = post("/v1/vfs/crdt/push").header("vfs-sync-client", "laptop").json(&grant);
+    assert_eq!(device.header("x-request-id", "request-8").send().await.unwrap().status(), 200);
+    get("/v1/vfs/crdt/vfs-sync").header("x-request-id", "request-9").send().await.unwrap();
+
     let text = log.text();
+    let of = |part: &str| -> Vec<serde_json::Value> {
+        let lines = text.lines().filter(|line| line.contains(part));
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let pushed = of("request-8").into_iter().find(|line| line["fields"]["status"] == 200).unwrap();
+    assert_eq!(pushed["fields"]["device"], "laptop");
+    let user = pushed["fields"]["user"].as_str().unwrap();
+    assert_eq!(user.len(), 16);
+    assert!(pushed["fields"]["bytes"].as_u64().unwrap() > 0);
+    assert_eq!(pushed["level"], "INFO");
+    let polled = of("request-9").into_iter().find(|line| line["fields"]["status"] == 200).unwrap();
+    assert_eq!(polled["level"], "DEBUG");
+    assert_eq!(polled["fields"]["user"], user, "stable");
+    let audited = of(r#""target":"audit""#).remove(0);
+    assert_eq!(audited["fields"]["event"], "granted");
+    assert_eq!((&audited["fields"]["by"], &audited["fields"]["what"]), (&json!(user), &json!("i")));
+    assert_ne!(audited["fields"]["of"], user);
     let line = text.lines().find(|line| line.contains("request-7")).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!(line["fields"]["status"], 200);
@@ -74,8 +100,11 @@ async fn requests_are_logged_and_what_people_have_is_not() {
     assert_eq!(line["span"]["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
     assert!(text.contains("invalid_cursor") && text.contains("unauthorized"), "{text}");
     assert!(text.contains(r#""reason":"malformed""#), "{text}");
-    let ours: String =
-        text.lines().filter(|line| line.contains("vfs_sync")).collect::<Vec<_>>().join("\n");
+    let ours: String = text
+        .lines()
+        .filter(|line| line.contains("vfs_sync") || line.contains(r#""target":"audit""#))
+        .collect::<Vec<_>>()
+        .join("\n");
     assert!(!ours.contains("marker"), "{ours}");
     assert!(!text.contains(&token));
 }

@@ -8,6 +8,7 @@
 
 mod arrival;
 mod attach;
+mod device;
 mod maintenance;
 pub(crate) mod members;
 mod pull;
@@ -17,6 +18,7 @@ mod reconcile;
 mod stage;
 pub(crate) mod trash;
 mod upload;
+mod user;
 mod versions;
 
 use std::sync::Weak;
@@ -27,12 +29,15 @@ use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::server::attach::AttachRefusal;
+use vfs_sync_core::server::device::{DeviceState, Sighting};
 use vfs_sync_core::server::feed_window::PullRequest;
 use vfs_sync_core::server::push::{Bound, PushBatch};
 use vfs_sync_core::server::stage::{
     Advance, NewStage, NewUpload, Quota, StageRow, UploadReplacement, Usage,
 };
+use vfs_sync_core::server::user::UserRecord;
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::telemetry::Counted;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
 };
@@ -41,9 +46,10 @@ use crate::error::{Result, StoreError};
 use crate::moves::{Announcements, FeedHeads, HeadObserver};
 use crate::topics::{Decision, Topics};
 use crate::values::{
-    AbandonAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, Identity, MalformedState,
-    Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim, ReconcileAnswer, RestoreAnswer,
-    Retention, StageAnswer, StageRecord, TrashCursor, TrashListing, UploadAccess, UploadAnswer,
+    AbandonAnswer, Admission, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, DeviceChange,
+    Identity, MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim,
+    ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord, Totals, TrashCursor,
+    TrashListing, UploadAccess, UploadAnswer, UserChange,
 };
 
 /// The store of the server's metadata. Each call is one transaction: all of it happens, durably, or
@@ -640,6 +646,45 @@ operations! {
     /// that has a member.
     reads knows: Knows { principal: Principal } -> bool;
 
+    /// Notes the calls of devices, one of each.
+    writes note_devices: NoteDevices { sightings: Vec<Sighting> } -> ();
+
+    /// Keeps the reports of a device of the user's, and notes its call if it describes itself.
+    /// Returns the reports that are no repetitions.
+    writes record_reports: RecordReports {
+        user: UserId, seen: Sighting, reports: Vec<Counted>, now: Timestamp
+    } -> Vec<Counted>;
+
+    /// Returns at most `limit` devices of a user, or of all users, after `after`, ascending by user
+    /// and client.
+    reads devices: ListDevices {
+        of: Option<UserId>, after: Option<(UserId, ReplicaId)>, limit: u32
+    } -> Vec<DeviceState>;
+
+    /// Returns devices that have called since `since`, the most recent first.
+    reads active_devices: ActiveDevices { since: Timestamp, at_most: u32 } -> Vec<DeviceState>;
+
+    /// Renames or revokes a device of the user's; returns whether there is one.
+    writes change_device: ChangeDevice {
+        user: UserId, client: ReplicaId, change: DeviceChange, now: Timestamp
+    } -> bool;
+
+    /// Returns at most `limit` users after `after`, ascending.
+    reads users: ListUsers { after: Option<UserId>, limit: u32 } -> Vec<UserRecord>;
+
+    /// Returns a user's record; `None` for an unknown one.
+    reads user_record: ReadUser { user: UserId } -> Option<UserRecord>;
+
+    /// Disables or enables a user, or replaces the user's limits. Returns whether the user was known
+    /// before; one who was not is from then on.
+    writes change_user: ChangeUser { user: UserId, change: UserChange, now: Timestamp } -> bool;
+
+    /// Returns whether a user, and a device of the user's, may be served.
+    reads admission: AdmissionOf { user: UserId, client: Option<ReplicaId> } -> Admission;
+
+    /// Returns a number that changes whenever an answer of `admission` does.
+    reads admission_generation: ReadAdmissionGeneration {} -> u64;
+
     /// Removes old removals from the feeds, a bounded number; repeat it until it removes none.
     writes prune_removals: PruneRemovals { retention: Retention } -> u64, weighs |_it| 1_000;
 
@@ -662,8 +707,9 @@ operations! {
     /// Checks that the database answers.
     reads ping: Ping {} -> ();
 
-    /// Returns counts for the operator, by name.
-    reads counts: Counts {} -> Vec<(&'static str, u64)>;
+    /// Returns the sums over all users and the database's role, for the operator: a look at no more
+    /// than [`crate::MAX_COUNTED`] rows of a kind.
+    reads totals: ReadTotals {} -> Totals;
 }
 
 /// Implements commands that consist of one call of a topic.

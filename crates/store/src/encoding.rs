@@ -7,9 +7,11 @@ use vfs_sync_core::access::{AccessLevel, PrincipalType};
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ChangeId;
+use vfs_sync_core::server::device::DeviceFacts;
 use vfs_sync_core::server::push::Awaited;
 use vfs_sync_core::server::push::Outcome;
 use vfs_sync_core::server::stage::BlobStatus;
+use vfs_sync_core::server::user::UserLimits;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushReason, ReconcileState, StageStatus, WriteIds};
 
@@ -193,6 +195,35 @@ pub(crate) fn reconcile_state(
 /// Encodes the column `write_ids` of a reconcile state.
 pub(crate) fn write_ids_json(write_ids: &WriteIds) -> Result<String> {
     serde_json::to_string(write_ids).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+/// Encodes the column `body` of a device.
+pub(crate) fn device_json(facts: &DeviceFacts) -> Result<String> {
+    serde_json::to_string(facts).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+/// Reads the column `body` of a device.
+pub(crate) fn device_facts(client: &str, json: &str) -> Result<DeviceFacts> {
+    serde_json::from_str(json)
+        .map_err(|error| malformed("devices", client, format_args!("body {error}")))
+}
+
+/// Encodes the column `realms.limits`; no limits are no value.
+pub(crate) fn limits_json(limits: &UserLimits) -> Result<Option<String>> {
+    if limits.is_empty() {
+        return Ok(None);
+    }
+    let json = serde_json::to_string(limits);
+    json.map(Some).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+/// Reads the column `realms.limits`.
+pub(crate) fn limits(user: &str, json: Option<&str>) -> Result<UserLimits> {
+    let read = |json| {
+        serde_json::from_str(json)
+            .map_err(|error| malformed("realms", user, format_args!("limits {error}")))
+    };
+    json.map_or(Ok(UserLimits::default()), read)
 }
 
 /// Converts a blob's size for its column.

@@ -37,8 +37,9 @@ pub use vfs_sync_core::server::stage::{
 };
 
 pub use values::{
-    AbandonAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, FeedPage, Identity,
-    KEPT_VERSIONS, MAX_HOLD, MAX_TRASH_ITEMS, MalformedState, Pruned, PullAnswer, PurgeAnswer,
-    PushAnswer, Reclaim, ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord,
-    TrashCursor, TrashListing, UploadAccess, UploadAnswer,
+    AbandonAnswer, Admission, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, DeviceChange,
+    FeedPage, Identity, KEPT_VERSIONS, MAX_COUNTED, MAX_HOLD, MAX_TRASH_ITEMS, MalformedState,
+    Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim, ReconcileAnswer, RestoreAnswer,
+    Retention, StageAnswer, StageRecord, Totals, TrashCursor, TrashListing, UploadAccess,
+    UploadAnswer, UserChange,
 };

@@ -1,5 +1,6 @@
 //! The store in memory: ordered maps, one transaction at a time, no disk.
 
+mod devices;
 mod feeds;
 mod locks;
 mod maintenance;
@@ -12,6 +13,7 @@ mod table;
 mod transaction;
 mod trash;
 mod uploads;
+mod users;
 mod versions;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

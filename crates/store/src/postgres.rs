@@ -4,6 +4,7 @@
 //! deadlocks. A feed's head is locked until the commit, so the order of positions is the order of
 //! commit. A pull reads one REPEATABLE READ snapshot.
 
+mod devices;
 pub(crate) mod dump;
 mod feeds;
 mod hosts;
@@ -21,6 +22,7 @@ mod tls;
 mod transaction;
 mod trash;
 mod uploads;
+mod users;
 mod versions;
 
 use std::collections::BTreeSet;
@@ -146,9 +148,24 @@ impl PostgresStore {
         self
     }
 
+    /// Records the state of the pool of connections.
+    #[allow(clippy::cast_precision_loss, reason = "connections are few")]
+    fn note_pool(&self) {
+        let status = self.hosts.present().pool.status();
+        for (state, count) in [
+            ("open", status.size),
+            ("idle", status.available),
+            ("waiting", status.waiting),
+            ("most", status.max_size),
+        ] {
+            metrics::gauge!("vfs_sync_database_connections", "state" => state).set(count as f64);
+        }
+    }
+
     /// Runs a command in transactions until one commits without a conflict. Returns `None` if it
     /// loads more than `rows` rows; then it has no effect.
     async fn transact<C: Command>(&self, command: &C, rows: usize) -> Result<Option<C::Answer>> {
+        self.note_pool();
         let mut realms = BTreeSet::new();
         for _ in 0..ATTEMPTS {
             let mut client = self.hosts.client().await?;
@@ -161,7 +178,13 @@ impl PostgresStore {
             let (begun, written, moved) = (tx.begun, tx.written, tx.moved);
             realms = tx.realms;
             let committed = match outcome {
-                Ok(answer) => transaction.commit().await.map(|()| answer).map_err(StoreError::from),
+                Ok(answer) => {
+                    let begun = Instant::now();
+                    let committed = transaction.commit().await;
+                    metrics::histogram!("vfs_sync_commit_duration_seconds").record(begun.elapsed());
+                    metrics::histogram!("vfs_sync_commit_transactions").record(1.0);
+                    committed.map(|()| answer).map_err(StoreError::from)
+                }
                 Err(error) => {
                     // A connection that cannot roll back is dropped, which does.
                     let _ = transaction.rollback().await;

@@ -2,6 +2,7 @@
 //! readers.
 
 mod conflicts;
+mod devices;
 mod feeds;
 mod locks;
 mod maintenance;
@@ -15,6 +16,7 @@ mod stages;
 mod transaction;
 mod trash;
 mod uploads;
+mod users;
 mod versions;
 mod writer;
 

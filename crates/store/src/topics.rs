@@ -10,12 +10,14 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::server::attach::{AttachChanges, MadeAttach};
+use vfs_sync_core::server::device::{Device, DeviceState};
 use vfs_sync_core::server::feed_window::{EpochStart, Window};
 use vfs_sync_core::server::push::{
     Accepted, Addition, Changes, Head, Map, Mark, Needs, PlacedEntry, Places, PresentInFeed, Rows,
     UsageChange,
 };
 use vfs_sync_core::server::stage::{NewStage, Stage, UploadRow, Usage};
+use vfs_sync_core::server::user::{UserLimits, UserRecord};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
@@ -23,8 +25,8 @@ use crate::error::Result;
 use crate::page::PageBuilder;
 use crate::served::Served;
 use crate::values::{
-    BlobRow, BlobSummary, Identity, MalformedState, Reclaim, Retention, TrashCursor, TrashOf,
-    TrashRow, TrashState,
+    Admission, BlobRow, BlobSummary, Identity, MalformedState, Reclaim, Retention, Totals,
+    TrashCursor, TrashOf, TrashRow, TrashState,
 };
 
 /// The number of a feed's epochs that a transaction reads; older ones count as the oldest of these.
@@ -124,7 +126,18 @@ pub(crate) type Stored<T> = Option<Result<T>>;
 /// attach's stage, blob and reconcile state; then realms; then feed heads; then usages; each set
 /// sorted by its bytes.
 pub(crate) trait Topics:
-    Locks + Registers + Feeds + Replicas + Members + Stages + Uploads + Versions + Trash + Maintenance
+    Locks
+    + Registers
+    + Feeds
+    + Replicas
+    + Members
+    + Stages
+    + Uploads
+    + Versions
+    + Trash
+    + Devices
+    + Users
+    + Maintenance
 {
 }
 impl<T> Topics for T where
@@ -137,6 +150,8 @@ impl<T> Topics for T where
         + Uploads
         + Versions
         + Trash
+        + Devices
+        + Users
         + Maintenance
 {
 }
@@ -550,6 +565,65 @@ pub(crate) trait Trash {
     async fn trashed_bytes(&mut self, user: &UserId, at_most: u32) -> Result<u64>;
 }
 
+/// Devices, and the admission of users and devices.
+pub(crate) trait Devices {
+    /// Returns a device beside the position that it acknowledged and its user's feed head, none of
+    /// which is locked; the device's row is, if the transaction writes.
+    async fn device(&mut self, user: &UserId, client: &ReplicaId) -> Result<Option<DeviceState>>;
+
+    /// Returns at most `limit` devices of a user, or of all, after `after`, ascending.
+    async fn devices_after(
+        &mut self,
+        of: Option<&UserId>,
+        after: Option<&(UserId, ReplicaId)>,
+        limit: u32,
+    ) -> Result<Vec<DeviceState>>;
+
+    /// Returns devices that were seen at `since` or later, the most recent first.
+    async fn devices_seen_since(
+        &mut self,
+        since: Timestamp,
+        at_most: u32,
+    ) -> Result<Vec<DeviceState>>;
+
+    /// Writes the row of a device; `new` says that it did not exist when it was read.
+    async fn put_device(&mut self, device: &Device, new: bool) -> Result<()>;
+
+    /// Returns how many devices the user has, up to `enough`.
+    async fn count_devices(&mut self, user: &UserId, enough: u64) -> Result<u64>;
+
+    /// Removes the device of the user that was away longest and is not revoked; returns whether
+    /// there was one.
+    async fn drop_oldest_device(&mut self, user: &UserId) -> Result<bool>;
+
+    /// Returns whether a user, and a device of the user's, may be served.
+    async fn admission(&mut self, user: &UserId, client: Option<&ReplicaId>) -> Result<Admission>;
+
+    /// Returns the number that changes with every change of an admission.
+    async fn admission_generation(&mut self) -> Result<u64>;
+
+    /// Changes the number of [`Self::admission_generation`].
+    async fn next_admission_generation(&mut self) -> Result<()>;
+}
+
+/// Users, and what operators decided about them.
+pub(crate) trait Users {
+    /// Returns at most `limit` users after `after`, ascending.
+    async fn users_after(&mut self, after: Option<&UserId>, limit: u32) -> Result<Vec<UserRecord>>;
+
+    /// Returns a user's record, without locking anything.
+    async fn user_record(&mut self, user: &UserId) -> Result<Option<UserRecord>>;
+
+    /// Returns the limits of the user's own.
+    async fn limits_of(&mut self, user: &UserId) -> Result<UserLimits>;
+
+    /// Writes the limits of the user's own.
+    async fn set_limits(&mut self, user: &UserId, limits: &UserLimits) -> Result<()>;
+
+    /// Writes the time since when the user is disabled.
+    async fn set_disabled(&mut self, user: &UserId, since: Option<Timestamp>) -> Result<()>;
+}
+
 /// Rows that retention removes, and queries about the database as a whole.
 pub(crate) trait Maintenance {
     /// Removes the oldest removals from the feeds; the heads record how far.
@@ -561,8 +635,9 @@ pub(crate) trait Maintenance {
     /// Returns the identity of the database.
     async fn identity(&mut self) -> Result<Identity>;
 
-    /// Returns counts for the operator, by name.
-    async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>>;
+    /// Returns the sums over all users, of at most [`MAX_COUNTED`](crate::values::MAX_COUNTED) rows
+    /// of a kind, and the database's role.
+    async fn totals(&mut self) -> Result<Totals>;
 
     /// Returns the time until which no object is removed; in the past if removals are not held.
     async fn removals_held_until(&mut self) -> Result<Timestamp>;

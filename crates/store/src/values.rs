@@ -8,6 +8,7 @@ use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId, WriteId};
 use vfs_sync_core::server::feed_window::Rematerialize;
 use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::server::stage::{OverQuota, StageRow, UploadRow};
+use vfs_sync_core::server::user::UserLimits;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::trash::TrashedItem;
 use vfs_sync_core::wire::{PushResponse, ReconcileState, WriteIds};
@@ -300,6 +301,8 @@ pub struct Identity {
     pub id: String,
     /// True if nobody has ever written to it.
     pub is_empty: bool,
+    /// The secret of the pseudonyms by which logs name users, created with the database.
+    pub pseudonym_secret: String,
 }
 
 /// The bounds below which retention removes rows.
@@ -320,4 +323,68 @@ pub struct Pruned {
     pub removals: u64,
     /// The number of removed accepted operations.
     pub accepted: u64,
+}
+
+/// The admission of a user, and of a device of the user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// The number that changes whenever an admission does.
+    pub generation: u64,
+    /// True if an operator has disabled the user.
+    pub is_disabled: bool,
+    /// True if the device was revoked.
+    pub is_revoked: bool,
+}
+
+/// A change of a device by its user or an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceChange {
+    /// Gives the device a name.
+    Rename(String),
+    /// Ends the service of the device, for ever.
+    Revoke,
+}
+
+/// A change of a user by an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserChange {
+    /// Ends the service of the user's devices until the user is enabled.
+    Disable,
+    /// Resumes the service of the user's devices.
+    Enable,
+    /// Replaces the limits of the user's own.
+    Limit(UserLimits),
+}
+
+/// The greatest number of rows of a kind that [`Totals`] are of; beyond it they are of that many.
+pub const MAX_COUNTED: u32 = 1_000_000;
+
+/// The sums over all users, and the role of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Totals {
+    /// The number of users.
+    pub users: u64,
+    /// The number of items, deleted ones included until they are forgotten.
+    pub items: u64,
+    /// The bytes of the items' registers.
+    pub register_bytes: u64,
+    /// The stored bytes of contents, staged ones included.
+    pub stored_bytes: u64,
+    /// The bytes that are staged and not attached.
+    pub staged_bytes: u64,
+    /// The number of stages that are neither attached nor abandoned.
+    pub open_stages: u64,
+    /// The sum of the last positions of all feeds.
+    pub feed_positions: u64,
+    /// The number of items in the trash.
+    pub trashed_items: u64,
+    /// The bytes of the present contents of items in the trash.
+    pub trashed_bytes: u64,
+    /// True if the database takes writes; false on a standby.
+    pub is_primary: bool,
+    /// The number of standbys that the database knows of.
+    pub standbys: u64,
+    /// The seconds by which the slowest standby is behind; `None` if there is none, or the
+    /// database does not say.
+    pub replication_lag: Option<f64>,
 }

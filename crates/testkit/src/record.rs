@@ -128,5 +128,6 @@ pub(crate) fn without_data(call: &Call) -> Call {
             Call::Download { blob_id: blob_id.clone(), offset: *offset }
         }
         Call::Events(client_id) => Call::Events(client_id.clone()),
+        Call::Telemetry(request) => Call::Telemetry(request.clone()),
     }
 }

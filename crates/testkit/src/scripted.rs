@@ -1,11 +1,11 @@
 //! A transport that answers from a script.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use vfs_sync_client::transport::{Answer, Call, CallKind, PullQuery};
-use vfs_sync_client::{Transport, TransportError};
+use vfs_sync_client::{Device, Transport, TransportError};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{
     PullPage, PushRequest, PushResponse, PushResult, PushStatus, ReconcileRequest,
@@ -219,6 +219,8 @@ impl Transport for ScriptedTransport {
     fn bind_user(&self, _: &UserId) -> Result<(), UserId> {
         Ok(())
     }
+
+    fn bind_device(&self, _: &Arc<Device>) {}
 
     async fn call(&self, call: Call) -> Result<Answer, TransportError> {
         let kind = call.kind();

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::limits::MAX_PUSH_OPERATIONS;
 
+use super::devices::{AdminDevices, AdminUsers};
 use super::limits::Limits;
 
 pub(super) const SERVE: &str = "\
@@ -201,6 +202,12 @@ pub(crate) enum Admin {
         after_help = "Each start of a server begins an epoch by itself, so this is needed only where a database was\nrestored under running servers. See docs/backup.md.\n\nExamples:\n  vfs-sync admin new-epoch --data /var/lib/vfs-sync"
     )]
     NewEpoch(NewEpoch),
+    /// List users, limit, disable or enable one, over the server's API
+    #[command(after_help = super::devices::ADMIN_USERS)]
+    Users(AdminUsers),
+    /// List devices of all users or revoke one, over the server's API
+    #[command(after_help = super::devices::ADMIN_DEVICES)]
+    Devices(AdminDevices),
     /// Repair rows that another program wrote into the database
     #[command(subcommand)]
     Repair(Repair),

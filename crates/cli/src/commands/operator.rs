@@ -2,6 +2,7 @@
 
 pub(super) mod backup;
 pub(super) mod blobs;
+pub(super) mod users;
 
 use std::time::Duration;
 
@@ -68,6 +69,7 @@ fn server_config(args: &Serve) -> ServerConfig {
     let user_memory =
         limits.max_user_memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let config = ServerConfig {
+        data: Some(args.data.clone()),
         public_path: args.public_url.clone().map(|path| path.0).unwrap_or_default(),
         cors_origins: args.cors_origins.clone(),
         max_stored_bytes: args.max_stored_bytes.unwrap_or(default.max_stored_bytes),

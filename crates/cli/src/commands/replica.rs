@@ -1,5 +1,6 @@
 //! Commands on the replica itself: `init`, `status`, `rematerialise`, `completions`, and `man`.
 
+pub(super) mod devices;
 pub(super) mod outstanding;
 pub(super) mod queue;
 pub(super) mod recover;

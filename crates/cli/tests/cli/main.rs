@@ -12,6 +12,7 @@ mod belongs;
 mod blobs;
 mod crash;
 mod demo;
+mod devices;
 mod encrypted;
 mod escapes;
 #[cfg(target_os = "linux")]

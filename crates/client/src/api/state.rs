@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 
 use vfs_sync_core::client::state;
 use vfs_sync_core::guardrail::Violation;
+use vfs_sync_core::wire::telemetry::Report;
 
 use crate::client::SyncClient;
 use crate::error::ClientError;
@@ -49,7 +50,13 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::Violation`] `hydrate:hydrateGuardrailViolation`; then nothing was imported.
     pub fn hydrate_state(&self, reader: impl Read) -> Result<HydrateOutcome, ClientError> {
-        self.take_over(reader).map_err(|error| self.inner.emitted(error))
+        let done = self.take_over(reader);
+        if let (Err(ClientError::Violation(violation)), true) = (&done, self.inner.config.report) {
+            let (id, now) = (self.environment().new_op_id(), self.environment().now());
+            // A report that cannot be kept is no reason to hide the violation.
+            let _ = self.store().note_report(Report::of_violation(id, violation, now));
+        }
+        done.map_err(|error| self.inner.emitted(error))
     }
 
     fn take_over(&self, mut reader: impl Read) -> Result<HydrateOutcome, ClientError> {

@@ -59,6 +59,7 @@ impl SyncClient {
 
     async fn run(&self, work: Work) -> Result<SyncReport, ClientError> {
         let mut session = Session::begin(&self.inner).await;
+        session.describe().await;
         let mut done = session.run(work).await;
         let asked = |error: &ClientError| {
             matches!(error.violation(), Some(Violation::RematerializationRequired { .. }))
@@ -84,6 +85,7 @@ impl SyncClient {
         if done.is_err() || work != Work::Flush {
             session.note_outcome(done.as_ref().err()).await?;
         }
+        session.send_reports(done.as_ref().err()).await;
         done.map(|()| session.report)
     }
 
@@ -102,6 +104,7 @@ impl SyncClient {
             return Ok(());
         }
         self.store().set_stopped(None)?;
+        self.inner.description.set_stopped(None);
         *lock(&self.inner.paused) = None;
         let stop = CancellationToken::new();
         let work = background::work(

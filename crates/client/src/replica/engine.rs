@@ -22,6 +22,7 @@ use vfs_sync_core::id::{BlobId, ItemId, OpId, UserId, WriteId};
 use vfs_sync_core::operation::{Action, Operation};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::ReconcileState;
+use vfs_sync_core::wire::telemetry::Report;
 
 use super::rows::{ItemRow, Result, Rows};
 use super::store::{
@@ -164,6 +165,20 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     fn set_stopped(&mut self, reason: Option<StopReason>) -> Result<()> {
         self.transaction(|_, meta| {
             meta.stopped = reason.map(Arc::new);
+            Ok(())
+        })
+    }
+
+    fn note_report(&mut self, report: Report) -> Result<()> {
+        self.transaction(|_, meta| {
+            meta.note_report(report);
+            Ok(())
+        })
+    }
+
+    fn forget_reports(&mut self, ids: &[OpId]) -> Result<()> {
+        self.transaction(|_, meta| {
+            Arc::make_mut(&mut meta.reports).retain(|report| !ids.contains(&report.report_id));
             Ok(())
         })
     }
@@ -468,6 +483,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     fn is_pristine(&mut self) -> Result<bool> {
         let pristine = Meta {
             stopped: self.meta.stopped.clone(),
+            reports: self.meta.reports.clone(),
             ..Meta::new(self.meta.client_id.clone(), self.meta.user.clone(), &self.meta.server)
         };
         let counts = self.rows.counts()?;

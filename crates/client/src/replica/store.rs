@@ -14,6 +14,7 @@ use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::operation::{Action, Basis, Operation, present};
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::telemetry::{MAX_REPORTS, Report};
 use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
 
 use crate::api::node::{Grant, Node, QueuedOp, RejectedOp, Trashed};
@@ -54,6 +55,8 @@ pub(crate) struct Meta {
     /// has contents to upload: the same replica may have written changes that this one does not
     /// show.
     pub(crate) copied: bool,
+    /// The reports that the server has not taken yet, the oldest first.
+    pub(crate) reports: Arc<Vec<Report>>,
 }
 
 /// The number of deleted items whose return is reported.
@@ -80,7 +83,16 @@ impl Meta {
             rebuilds: 0,
             deleted: Arc::default(),
             copied: false,
+            reports: Arc::default(),
         }
+    }
+
+    /// Keeps a report; beyond [`MAX_REPORTS`] the oldest is dropped.
+    pub(crate) fn note_report(&mut self, report: Report) {
+        let reports = Arc::make_mut(&mut self.reports);
+        reports.push(report);
+        let surplus = reports.len().saturating_sub(MAX_REPORTS);
+        reports.drain(..surplus);
     }
 
     /// Returns the applied part of the feed, which an edit made now has seen.
@@ -282,6 +294,11 @@ pub(crate) trait ReplicaStore: Send {
 
     fn set_reconciled(&mut self, state: ReconcileState) -> Result<(), ClientError>;
     fn set_stopped(&mut self, reason: Option<StopReason>) -> Result<(), ClientError>;
+
+    /// Keeps a report; beyond [`MAX_REPORTS`] the oldest is dropped.
+    fn note_report(&mut self, report: Report) -> Result<(), ClientError>;
+    /// Removes reports that the server has taken.
+    fn forget_reports(&mut self, ids: &[OpId]) -> Result<(), ClientError>;
 
     /// Empties the building slot.
     fn begin_rebuild(&mut self) -> Result<(), ClientError>;

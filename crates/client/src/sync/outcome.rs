@@ -47,6 +47,7 @@ pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
             TransportError::Unauthorized(_) => None,
             error if error.waits() => None,
             TransportError::WrongUser { .. } => Some(plain(code::WRONG_USER)),
+            TransportError::Denied { code, .. } => Some(plain(code)),
             TransportError::WriteIdsAhead { .. } => Some(plain(code::WRITE_IDS_AHEAD)),
             TransportError::TooLarge(_) => Some(plain("too_large")),
             TransportError::RematerializationRequired { .. } => {

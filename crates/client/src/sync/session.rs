@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
 use vfs_sync_core::id::ItemId;
+use vfs_sync_core::wire::telemetry::Report;
 
 use super::outcome::stop_reason;
 use crate::client::Inner;
@@ -52,7 +53,11 @@ impl Session {
 
     /// Runs `work`, and emits the violation in which it ends, if there is one.
     pub(crate) async fn run(&mut self, work: Work) -> Result<(), ClientError> {
-        self.work(work).await.map_err(|error| self.inner.emitted(error))
+        let done = self.work(work).await;
+        if let Err(ClientError::Violation(violation)) = &done {
+            self.note_violation(violation).await;
+        }
+        done.map_err(|error| self.inner.emitted(error))
     }
 
     async fn work(&mut self, work: Work) -> Result<(), ClientError> {
@@ -92,6 +97,13 @@ impl Session {
         }
     }
 
+    /// Notes how much waits to be sent, for the server's list of devices.
+    pub(crate) async fn describe(&self) {
+        if let Ok(counts) = self.store(|_, store| store.counts()).await {
+            self.inner.description.set_queue(counts.pending + counts.uploads);
+        }
+    }
+
     /// Runs a transaction on a blocking thread. It finishes even if its caller is cancelled.
     pub(crate) async fn store<T: Send + 'static>(
         &self,
@@ -128,9 +140,22 @@ impl Session {
                 None => return Ok(()),
             },
         };
+        self.inner.description.set_stopped(reason.as_ref().map(|one| one.signature.clone()));
+        let stops = reason.as_ref().filter(|_| self.inner.config.report);
+        // A violation has its own report.
+        let stops = stops.filter(|_| error.is_some_and(|error| error.violation().is_none()));
+        let here = self.inner.environment();
+        let report =
+            stops.map(|reason| Report::of_stop(here.new_op_id(), &reason.signature, here.now()));
         self.store(move |_, store| {
             let same = store.meta().stopped.as_deref() == reason.as_ref();
-            if same { Ok(()) } else { store.set_stopped(reason) }
+            if same {
+                return Ok(());
+            }
+            if let Some(report) = report {
+                store.note_report(report)?;
+            }
+            store.set_stopped(reason)
         })
         .await
     }

@@ -1,6 +1,7 @@
 //! Calls and answers as values, and the trait that maps one to the other.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::limits::Limits;
+use vfs_sync_core::wire::telemetry::TelemetryRequest;
 use vfs_sync_core::wire::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
@@ -18,6 +20,7 @@ use vfs_sync_core::wire::{
 
 use super::error::TransportError;
 use super::events::EventStream;
+use crate::device::Device;
 
 /// The parameters of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +83,7 @@ pub enum CallKind {
     ReadBlobs,
     Download,
     Events,
+    Telemetry,
 }
 
 impl CallKind {
@@ -112,6 +116,7 @@ pub enum Call {
     ReadBlobs(Vec<BlobId>),
     Download { blob_id: BlobId, offset: u64 },
     Events(ReplicaId),
+    Telemetry(TelemetryRequest),
 }
 
 /// The answer to a [`Call`] of the same kind.
@@ -136,6 +141,7 @@ pub enum Answer {
     ReadBlobs(Option<Vec<Result<Bytes, TransportError>>>),
     Download(ByteStream),
     Events(EventStream),
+    Telemetry(()),
 }
 
 impl Call {
@@ -162,6 +168,7 @@ impl Call {
             Self::ReadBlobs(_) => CallKind::ReadBlobs,
             Self::Download { .. } => CallKind::Download,
             Self::Events(_) => CallKind::Events,
+            Self::Telemetry(_) => CallKind::Telemetry,
         }
     }
 }
@@ -186,4 +193,10 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// The user to which the transport is already bound, if it is another.
     fn bind_user(&self, user: &UserId) -> Result<(), UserId>;
+
+    /// Binds the transport to the device of a replica, before its first call. From then on requests
+    /// say which device they come from, so that the server can list the device and refuse it once
+    /// it is revoked. A wrapping transport binds the inner one; this method has no default so that
+    /// no wrapper forgets that.
+    fn bind_device(&self, device: &Arc<Device>);
 }

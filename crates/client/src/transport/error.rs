@@ -29,6 +29,15 @@ pub enum TransportError {
         /// The user that the token belongs to, if it is known.
         actual: Option<UserId>,
     },
+    /// The server serves this user, or this device, no longer: `403 user_disabled` or `403
+    /// device_revoked`. The replica and its queue stay.
+    #[error("the server refuses this device (403 {code}): {message}")]
+    Denied {
+        /// The code of the error.
+        code: String,
+        /// The text of the error.
+        message: String,
+    },
     /// The server cannot serve the cursor: `409 crdt_rematerialization_required`.
     #[error("pull requires re-materialization from canonical state")]
     RematerializationRequired {

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId};
 use vfs_sync_core::limits::Limits;
+use vfs_sync_core::wire::telemetry::TelemetryRequest;
 use vfs_sync_core::wire::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PullPage, PushRequest, PushResponse, ReconcileRequest,
@@ -169,6 +170,12 @@ pub trait TransportExt: Transport {
     /// the call answers with the status 404 or 405.
     async fn events(&self, client_id: &ReplicaId) -> Result<EventStream, TransportError> {
         answer!(self, Events, Call::Events(client_id.clone()))
+    }
+
+    /// Reports violations and stops: `POST /v1/vfs/telemetry`. A server or a transport without the
+    /// call answers with the status 404 or 405.
+    async fn telemetry(&self, request: &TelemetryRequest) -> Result<(), TransportError> {
+        answer!(self, Telemetry, Call::Telemetry(request.clone()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod answer;
 pub(super) mod blobs;
+mod devices;
 mod directory;
 mod events;
 pub(super) mod meant_for;
@@ -9,6 +10,7 @@ mod min_throughput;
 mod tus;
 mod user;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +25,7 @@ use serde::de::DeserializeOwned;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId, to_path_step};
 use vfs_sync_core::limits::Limits;
+use vfs_sync_core::wire::telemetry::TelemetryRequest;
 use vfs_sync_core::wire::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, BlobBatchAttached, BlobBatchFile, BlobBatchRequest,
@@ -34,6 +37,7 @@ use vfs_sync_core::wire::{
 use self::meant_for::MeantFor;
 use super::call::{Answer, BatchFile, ByteStream, Call, PullQuery, Transport};
 use super::error::TransportError;
+use crate::device::{BoundDevice, Device};
 
 /// A source of bearer tokens.
 #[async_trait]
@@ -125,6 +129,7 @@ pub struct HttpTransport {
     config: HttpConfig,
     token: Box<dyn TokenProvider>,
     meant_for: MeantFor,
+    device: BoundDevice,
 }
 
 /// The size from which a body is compressed.
@@ -189,7 +194,9 @@ impl HttpTransport {
             .user_agent(concat!("vfs-sync/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| refused(error.to_string()))?;
-        Ok(Self { http, base, config, token: Box::new(token), meant_for: MeantFor::default() })
+        let (token, meant_for, device) =
+            (Box::new(token), MeantFor::default(), BoundDevice::default());
+        Ok(Self { http, base, config, token, meant_for, device })
     }
 
     /// Returns the URL of a route; each element of `path` becomes one escaped step.
@@ -348,6 +355,10 @@ impl Transport for HttpTransport {
         self.meant_for.bind(user)
     }
 
+    fn bind_device(&self, device: &Arc<Device>) {
+        self.device.bind(device);
+    }
+
     async fn call(&self, call: Call) -> Result<Answer, TransportError> {
         Ok(match call {
             Call::Push(request) => Answer::Push(self.push(&request).await?),
@@ -385,6 +396,7 @@ impl Transport for HttpTransport {
                 Answer::Download(self.download(&blob_id, offset).await?)
             }
             Call::Events(client_id) => Answer::Events(self.events(&client_id).await?),
+            Call::Telemetry(request) => Answer::Telemetry(self.telemetry(&request).await?),
         })
     }
 }
@@ -550,6 +562,11 @@ impl HttpTransport {
             return Err(malformed("purge", "itemId", "is not the one sent"));
         }
         Ok(answer)
+    }
+
+    async fn telemetry(&self, request: &TelemetryRequest) -> Result<(), TransportError> {
+        let call = self.post("telemetry", &["telemetry"], request);
+        answer::check_status(call.name, self.send(&call).await?).await.map(drop)
     }
 
     async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {

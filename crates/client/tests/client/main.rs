@@ -20,6 +20,7 @@ mod moves;
 mod random;
 mod random_sharing;
 mod random_work;
+mod reports;
 mod restore;
 mod shared_tree;
 mod sharing;

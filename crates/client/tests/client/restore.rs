@@ -140,8 +140,7 @@ async fn restarts_cost_clients_nothing() {
     let fresh = device(&server, false);
     fresh.client.sync().await.unwrap();
     assert_eq!(fresh.tree(), a.tree());
-    let counters = server.store().counts().await.unwrap();
-    let positions = counters.iter().find(|(name, _)| *name == "feed_positions").unwrap().1;
+    let positions = server.store().totals().await.unwrap().feed_positions;
     assert_eq!(positions, 8, "nothing was applied twice");
 }
 

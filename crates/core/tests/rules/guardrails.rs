@@ -7,7 +7,7 @@ use vfs_sync_core::client::pull::PullCycle;
 use vfs_sync_core::client::reconcile;
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::entry::{Change, Entry, EntryBody};
-use vfs_sync_core::guardrail::{Stage, Violation};
+use vfs_sync_core::guardrail::{SIGNATURES, Stage, Violation};
 use vfs_sync_core::id::{ChangeId, ItemId, ReplicaId, WriteId};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PullPage, ReconcileRequest, ReconcileState, WriteIds};
@@ -68,6 +68,7 @@ fn is(violation: &Violation, signature: &str, message: &str, details: Value) {
     assert_eq!(violation.message(), message);
     assert_eq!(violation.to_string(), message);
     assert_eq!(Value::Object(violation.details()), details);
+    assert!(SIGNATURES.contains(&(violation.stage(), violation.code())), "{signature}");
 }
 
 /// The page is refused twice alike; a good one goes through behind it.

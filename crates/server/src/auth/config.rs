@@ -154,6 +154,17 @@ impl AuthConfig {
         }
     }
 
+    /// Returns the kind of the key source, for a log: never the key or its place.
+    #[must_use]
+    pub const fn source(&self) -> &'static str {
+        match self.keys {
+            KeySource::Secret(_) => "secret",
+            KeySource::PublicKeyFile(_) => "public_key_file",
+            KeySource::JwksFile(_) => "jwks_file",
+            KeySource::JwksUrl(_) => "jwks_url",
+        }
+    }
+
     /// Reads the variables that `lookup` finds: exactly one of `VFS_SYNC_JWT_SECRET`,
     /// `VFS_SYNC_JWT_SECRET_FILE`, `VFS_SYNC_JWT_PUBLIC_KEY_FILE`, `VFS_SYNC_JWKS_FILE` and
     /// `VFS_SYNC_JWKS_URL`; optionally `VFS_SYNC_JWT_ALGORITHM`, `VFS_SYNC_JWT_ISSUER` and

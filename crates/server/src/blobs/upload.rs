@@ -65,6 +65,7 @@ fn superseded() -> ApiError {
 
 /// Returns the error for an exhausted quota, with the bytes in the trash, which the user can free.
 pub(crate) async fn over_quota(app: &App, user: &UserId, over: OverQuota) -> ApiError {
+    metrics::counter!("vfs_sync_quota_exceeded_total", "limit" => over.limit).increment(1);
     let trashed = match app.store.trashed_bytes(user).await {
         Ok(trashed) => trashed,
         Err(error) => return error.into(),

@@ -17,7 +17,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 const HEADERS: HeaderValue = HeaderValue::from_static(
     "Authorization, Content-Type, Content-Digest, Content-Encoding, If-None-Match, If-Range, \
      Range, Tus-Resumable, Upload-Length, Upload-Defer-Length, Upload-Offset, Upload-Metadata, \
-     Upload-Checksum, Upload-Concat, Vfs-Sync-Protocol, Vfs-Sync-User, X-HTTP-Method-Override, \
+     Upload-Checksum, Upload-Concat, Vfs-Sync-Client, Vfs-Sync-Device, Vfs-Sync-Protocol, Vfs-Sync-User, X-HTTP-Method-Override, \
      X-Request-ID, traceparent",
 );
 const EXPOSED: HeaderValue = HeaderValue::from_static(

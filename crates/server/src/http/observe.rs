@@ -1,16 +1,23 @@
 //! The layer around every request: its id, span, log line, metrics and error body.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use futures::FutureExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http_body::{Body as _, Frame, SizeHint};
 use tracing::Instrument as _;
+use vfs_sync_core::id::{ReplicaId, UserId};
 
 use crate::environment::Environment;
 use crate::error::ApiError;
@@ -57,6 +64,96 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
         && trace.bytes().any(|b| b != b'0')
         && parent.bytes().any(|b| b != b'0');
     valid.then_some(trace)
+}
+
+/// The sender of a request, for its log line.
+#[derive(Debug, Clone)]
+pub(crate) struct Noted {
+    pub(crate) user: Option<UserId>,
+    pub(crate) device: Option<ReplicaId>,
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// The routes that clients and monitors ask again and again: where they succeed, their lines are for
+/// debugging.
+const POLLED: [&str; 5] = [
+    "/v1/vfs/crdt/vfs-sync",
+    "/v1/vfs/crdt/reconcile",
+    "/v1/vfs/crdt/events",
+    "/healthz",
+    "/readyz",
+];
+
+/// The log line of a request.
+struct Line {
+    span: tracing::Span,
+    user: Option<String>,
+    device: Option<ReplicaId>,
+    address: Option<IpAddr>,
+    status: u16,
+    code: Option<&'static str>,
+    reason: Option<String>,
+    latency: Duration,
+    is_polled: bool,
+}
+
+impl Line {
+    /// Writes the line of an answer whose body has so many bytes.
+    fn write(&self, bytes: u64) {
+        let Self { user, status, code, reason, .. } = self;
+        let device = self.device.as_ref().map(tracing::field::display);
+        let address = self.address.as_ref().map(tracing::field::display);
+        let latency_us = self.latency.as_micros();
+        self.span.in_scope(|| {
+            if self.is_polled {
+                tracing::debug!(
+                    user, device, address, status, code, reason, bytes, latency_us, "answered"
+                );
+            } else {
+                tracing::info!(
+                    user, device, address, status, code, reason, bytes, latency_us, "answered"
+                );
+            }
+        });
+    }
+}
+
+/// A body whose log line is written once the body was sent, or given up.
+struct Counted {
+    body: Body,
+    bytes: u64,
+    line: Line,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.line.write(self.bytes);
+    }
 }
 
 /// A guard that counts a request as in progress until it is dropped.
@@ -109,16 +206,40 @@ pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: 
     }
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
     drop(in_flight);
-    span.in_scope(|| {
-        tracing::info!(status, code, reason, latency_us = elapsed.as_micros(), "answered");
-    });
+    let line = Line {
+        span,
+        user: None,
+        device: None,
+        address: None,
+        status,
+        code,
+        reason: reason.map(str::to_owned),
+        latency: elapsed,
+        is_polled: POLLED.contains(&&*route) && status < 400,
+    };
+    let line = match response.extensions_mut().remove::<Noted>() {
+        None => line,
+        Some(Noted { user, device, address }) => {
+            Line { user: user.map(|user| app.pseudonyms.of(&user)), device, address, ..line }
+        }
+    };
+    let response = match response.body().size_hint().exact() {
+        Some(bytes) => {
+            line.write(bytes);
+            response
+        }
+        // Its length is known once it was sent.
+        None => response.map(|body| Body::new(Counted { body, bytes: 0, line })),
+    };
     metrics::counter!(
         "vfs_sync_http_requests_total",
         "method" => method, "route" => Arc::clone(&route), "status" => status.to_string(),
     )
     .increment(1);
-    metrics::histogram!("vfs_sync_http_request_duration_seconds", "route" => route)
-        .record(elapsed.as_secs_f64());
+    metrics::histogram!(
+        "vfs_sync_http_request_duration_seconds", "route" => route, "status" => status.to_string(),
+    )
+    .record(elapsed.as_secs_f64());
     response
 }
 

@@ -7,16 +7,12 @@ use http::Uri;
 use serde_json::{Value, json};
 use vfs_sync_core::id::{BlobId, ReplicaId, UserId, of_path_step};
 
+use crate::audit;
 use crate::error::{ApiError, count_blob_error};
 use crate::extract::Administrator;
 use crate::http::query::Query;
 use crate::routes::blobs::{PathId, id, staging_id};
 use crate::state::App;
-
-/// Logs a look-up: the administrator, and the subject.
-fn note(admin: &UserId, kind: &'static str, what: &str) {
-    tracing::info!(admin = admin.as_str(), kind, what, "an administrator looked something up");
-}
 
 pub(crate) async fn stage(
     State(app): State<App>,
@@ -24,7 +20,7 @@ pub(crate) async fn stage(
     path: PathId,
 ) -> Result<Json<Value>, ApiError> {
     let staging_id = staging_id(path)?;
-    note(&admin, "stage", staging_id.as_str());
+    audit::note(&app, &admin, "stage_shown", &admin, staging_id.as_str());
     let found = app.store.any_stage(&staging_id).await?.ok_or_else(ApiError::unknown_stage)?;
     let stage = found.stage;
     let upload = found.upload.map(|upload| {
@@ -51,7 +47,7 @@ pub(crate) async fn blob(
     path: PathId,
 ) -> Result<Json<Value>, ApiError> {
     let blob_id: BlobId = id(path, ApiError::unknown_blob)?;
-    note(&admin, "blob", blob_id.as_str());
+    audit::note(&app, &admin, "blob_shown", &admin, blob_id.as_str());
     let found = app.store.any_blob(&blob_id).await?.ok_or_else(ApiError::unknown_blob)?;
     let attachments: Vec<Value> = found
         .attachments
@@ -106,7 +102,7 @@ pub(crate) async fn state(
     let client =
         query.get("clientId").ok_or_else(|| ApiError::invalid("clientId", "is missing"))?;
     let client = ReplicaId::new(client).map_err(|reason| ApiError::invalid("clientId", reason))?;
-    note(&admin, "state", user.as_str());
+    audit::note(&app, &admin, "state_shown", &user, client.as_str());
     let state = app.store.state(&user, &client).await?;
     let usage = app.store.blob_usage(&user).await?;
     Ok(Json(json!({

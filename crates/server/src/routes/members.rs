@@ -12,6 +12,7 @@ use vfs_sync_core::id::{InvalidId, PrincipalId, UserId, of_path_step};
 use vfs_sync_core::limits;
 use vfs_sync_core::wire::{BlocksResponse, GroupsResponse, KnownResponse, MembersResponse};
 
+use crate::audit;
 use crate::error::ApiError;
 use crate::extract::{Administrator, AuthenticatedUser};
 use crate::http::query::Query;
@@ -68,10 +69,8 @@ async fn set_member(
     let member: UserId = id("userId", of_path_step(&member))?;
     let present = *method == Method::PUT;
     app.store.set_member(&group, &member, present, app.now()).await?;
-    tracing::info!(
-        %admin, principal_type = ?group.kind, principal_id = %group.id, %member, present,
-        "a membership was set",
-    );
+    let event = if present { "member_added" } else { "member_removed" };
+    audit::note(&app, &admin, event, &member, &group.to_string());
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -109,9 +108,7 @@ async fn members(
     let mut members = app.store.members(&group, after, limit + 1).await?;
     let has_more = members.len() > limit as usize;
     members.truncate(limit as usize);
-    tracing::info!(
-        %admin, principal_type = ?group.kind, principal_id = %group.id, "members were listed",
-    );
+    audit::note(&app, &admin, "members_listed", &admin, &group.to_string());
     Ok(Json(MembersResponse { members, has_more }))
 }
 

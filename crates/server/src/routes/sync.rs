@@ -1,5 +1,6 @@
 //! Push, pull and reconcile, and the state that triage and clients query.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use axum::Json;
@@ -10,20 +11,24 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode, Uri};
 use serde_json::json;
 use tokio::time::Instant;
+use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::cursor::Cursor;
-use vfs_sync_core::id::ReplicaId;
+use vfs_sync_core::id::{ItemId, OpId, ReplicaId, UserId};
 use vfs_sync_core::limits::{self, BlobLimits, Limits, MetadataLimits, RequestRates};
+use vfs_sync_core::operation::{Action, Operation};
 use vfs_sync_core::server::push::{InvalidPush, PushBatch};
 use vfs_sync_core::wire::{
-    PushResponse, PushStatus, ReconcileRequest, ReconcileResponse, StateResponse, code,
+    PushReason, PushResponse, PushResult, PushStatus, ReconcileRequest, ReconcileResponse,
+    StateResponse, code,
 };
 use vfs_sync_store::{
     FeedPage, KEPT_VERSIONS, MetadataQuota, PullAnswer, PullRequest, ReconcileAnswer,
 };
 
+use crate::audit;
 use crate::config::{Rate, Rates};
 use crate::error::ApiError;
-use crate::extract::{AuthenticatedUser, RawBody};
+use crate::extract::{AuthenticatedUser, CallerDevice, RawBody};
 use crate::http::body::{MAX_JSON_BYTES, memory_units};
 use crate::http::query::Query;
 use crate::rates::Origin;
@@ -38,15 +43,23 @@ const JSON: (http::HeaderName, HeaderValue) =
 pub(crate) async fn push(
     State(app): State<App>,
     origin: Origin,
+    CallerDevice(caller): CallerDevice,
     raw: RawBody,
 ) -> Result<Json<PushResponse>, ApiError> {
     let user = origin.user.clone();
     let body = app.reader(&user).json_bytes(&raw.headers, raw.body, limits::MAX_PUSH_BYTES).await?;
     let batch = PushBatch::parse(user, &body.bytes).map_err(invalid_push)?;
+    app.check_device(&origin.user, caller.as_ref(), &batch.replica).await?;
     app.rates.operations(&origin, batch.len())?;
     let batch = batch.with_quota(app.config.metadata);
     let _memory = body.into_memory();
+    #[allow(clippy::cast_precision_loss, reason = "a push has few operations")]
+    metrics::histogram!("vfs_sync_push_operations").record(batch.len() as f64);
+    let grants = Grants::of(&batch);
+    let begun = Instant::now();
     let response = app.store.push(batch, app.now()).await?;
+    grants.note(&app, &origin.user, &response);
+    metrics::histogram!("vfs_sync_push_duration_seconds").record(begun.elapsed());
     count_results(&response);
     Ok(Json(response))
 }
@@ -61,22 +74,55 @@ fn invalid_push(error: InvalidPush) -> ApiError {
     }
 }
 
-fn count_results(response: &PushResponse) {
-    let mut counts = [0_u64; 5];
-    for result in &response.results {
-        counts[result.status as usize] += 1;
+/// The grants that a push sets and removes, for the audit log.
+struct Grants(Vec<(OpId, &'static str, ItemId, Principal)>);
+
+impl Grants {
+    fn of(batch: &PushBatch) -> Self {
+        let grant = |op: &Operation| {
+            let (event, principal) = match &op.action {
+                Action::GrantAdd { principal, .. } => ("granted", principal),
+                Action::GrantRemove { principal } => ("grant_removed", principal),
+                _ => return None,
+            };
+            Some((op.op_id.clone(), event, op.item_id.clone(), principal.clone()))
+        };
+        Self(batch.operations().filter_map(grant).collect())
     }
-    for (status, name) in [
-        (PushStatus::Applied, "applied"),
-        (PushStatus::AlreadyApplied, "alreadyApplied"),
-        (PushStatus::OutdatedOp, "outdatedOp"),
-        (PushStatus::StaleWriteId, "staleWriteId"),
-        (PushStatus::InvalidOp, "invalidOp"),
-    ] {
-        let count = counts[status as usize];
-        if count > 0 {
-            metrics::counter!("vfs_sync_push_results_total", "status" => name).increment(count);
+
+    /// Logs those that were applied.
+    fn note(&self, app: &App, by: &UserId, response: &PushResponse) {
+        for (op_id, event, item_id, principal) in &self.0 {
+            let of_it = |result: &&PushResult| result.op_id.as_ref() == Some(op_id);
+            let result = response.results.iter().find(of_it);
+            if result.is_some_and(|result| result.status == PushStatus::Applied) {
+                // A group's name is no user's; a user is named by the pseudonym.
+                match (principal.kind, UserId::new(principal.id.as_str())) {
+                    (PrincipalType::User, Ok(user)) => {
+                        audit::note(app, by, event, &user, item_id.as_str());
+                    }
+                    _ => audit::note(app, by, event, by, &format!("{item_id} {principal}")),
+                }
+            }
         }
+    }
+}
+
+fn count_results(response: &PushResponse) {
+    let mut counts: BTreeMap<(&'static str, &'static str), u64> = BTreeMap::new();
+    for result in &response.results {
+        let status = match result.status {
+            PushStatus::Applied => "applied",
+            PushStatus::AlreadyApplied => "alreadyApplied",
+            PushStatus::OutdatedOp => "outdatedOp",
+            PushStatus::StaleWriteId => "staleWriteId",
+            PushStatus::InvalidOp => "invalidOp",
+        };
+        *counts.entry((status, result.reason.map_or("", PushReason::as_str))).or_default() += 1;
+    }
+    for ((status, reason), count) in counts {
+        metrics::counter!("vfs_sync_push_results_total", "status" => status, "reason" => reason)
+            .increment(count);
     }
 }
 
@@ -107,7 +153,7 @@ pub(crate) async fn pull(
             Ok(([NO_STORE, JSON], body).into_response())
         }
         PullAnswer::Rematerialize(refused) => {
-            metrics::counter!("vfs_sync_rematerialization_required_total").increment(1);
+            metrics::counter!("vfs_sync_pulls_refused_total").increment(1);
             let requested = request.cursor.or(request.baseline);
             Err(ApiError::rematerialize(requested.as_ref(), &refused))
         }
@@ -178,10 +224,12 @@ fn page_body(page: &FeedPage) -> String {
 pub(crate) async fn reconcile(
     State(app): State<App>,
     AuthenticatedUser(user): AuthenticatedUser,
+    CallerDevice(caller): CallerDevice,
     raw: RawBody,
 ) -> Result<Json<ReconcileResponse>, ApiError> {
     let (request, _memory): (ReconcileRequest, _) =
         app.reader(&user).json(&raw.headers, raw.body, MAX_JSON_BYTES).await?;
+    app.check_device(&user, caller.as_ref(), &request.client_id).await?;
     check_write_ids("lastReconciledWriteIds", request.last_reconciled_write_ids.len())?;
     match app.store.reconcile(&user, &request, app.now()).await? {
         ReconcileAnswer::Merged(state) => Ok(Json(ReconcileResponse {
@@ -225,21 +273,24 @@ pub(crate) async fn state(
 
 pub(crate) async fn limits(
     State(app): State<App>,
-    AuthenticatedUser(_): AuthenticatedUser,
-) -> Json<Limits> {
+    AuthenticatedUser(user): AuthenticatedUser,
+) -> Result<Json<Limits>, ApiError> {
     let config = &app.config;
+    let own = app.store.user_record(&user).await?.map(|record| record.limits).unwrap_or_default();
+    let quota = own.blobs(&config.quota());
     let blobs = BlobLimits {
         max_blob_bytes: app.max_blob_bytes(),
-        max_stored_bytes: config.max_stored_bytes,
-        max_staged_bytes: config.max_staged_bytes,
-        max_open_stages: config.max_open_stages,
+        max_stored_bytes: quota.stored,
+        max_staged_bytes: quota.staged,
+        max_open_stages: quota.open_stages,
         max_stage_seconds: config.max_stage_lifetime.as_secs(),
         default_stage_seconds: config.stage_lifetime.as_secs(),
         kept_versions: u64::from(KEPT_VERSIONS),
         keep_versions_seconds: config.keep_versions.as_secs(),
         keep_deleted_seconds: config.keep_deleted.as_secs(),
     };
-    let MetadataQuota { items, links, grants, bytes, replicas, .. } = config.metadata;
+    let MetadataQuota { items, links, grants, bytes, replicas, .. } =
+        own.metadata(&config.metadata);
     let metadata = MetadataLimits {
         max_items: items,
         max_links: links,
@@ -260,5 +311,5 @@ pub(crate) async fn limits(
         max_concurrent_requests: config.max_user_requests as u64,
         max_event_streams: config.max_user_event_streams as u64,
     };
-    Json(Limits { blobs, metadata, rates, ..Limits::default() })
+    Ok(Json(Limits { blobs, metadata, rates, ..Limits::default() }))
 }

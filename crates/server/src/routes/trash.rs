@@ -11,6 +11,7 @@ use vfs_sync_core::wire::code;
 use vfs_sync_core::wire::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_store::{MAX_TRASH_ITEMS, PurgeAnswer, RestoreAnswer, TrashCursor};
 
+use crate::audit;
 use crate::config::millis;
 use crate::error::ApiError;
 use crate::extract::AuthenticatedUser;
@@ -90,7 +91,10 @@ pub(crate) async fn purge(
 ) -> Result<Json<PurgeResponse>, ApiError> {
     let item_id = id::<ItemId>(path, ApiError::unknown_item)?;
     match app.store.purge(&user, &item_id, recursive(&uri)?, app.now()).await? {
-        PurgeAnswer::Purged(purged) => Ok(Json(PurgeResponse { item_id, purged })),
+        PurgeAnswer::Purged(purged) => {
+            audit::note(&app, &user, "purged", &user, item_id.as_str());
+            Ok(Json(PurgeResponse { item_id, purged }))
+        }
         PurgeAnswer::Unknown => Err(ApiError::unknown_item()),
         PurgeAnswer::Live => {
             Err(ApiError::conflict(code::NOT_IN_TRASH, "The item is not deleted: delete it first"))

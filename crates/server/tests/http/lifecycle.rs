@@ -192,15 +192,72 @@ async fn the_operator_sees_numbers_without_a_token_and_nobody_else_does() {
         r#"vfs_sync_http_requests_total{method="POST",route="/v1/vfs/crdt/push",status="200"}"#,
         r#"vfs_sync_http_requests_total{method="GET",route="/v1/vfs/blobs/{blobId}",status="404"}"#,
         r#"vfs_sync_http_requests_total{method="GET",route="none",status="404"}"#,
-        r#"vfs_sync_push_results_total{status="applied"}"#,
+        r#"vfs_sync_push_results_total{status="applied",reason=""}"#,
         "vfs_sync_pull_items_total",
-        r#"vfs_sync_http_request_duration_seconds_bucket{route="/v1/vfs/crdt/push",le="#,
+        r#"vfs_sync_http_request_duration_seconds_bucket{route="/v1/vfs/crdt/push",status="200",le="#,
+        "# HELP vfs_sync_push_results_total Results of pushed operations.",
+        "# TYPE vfs_sync_push_duration_seconds histogram",
+        r#"le="600""#,
+        "vfs_sync_commit_duration_seconds_count",
+        r#"vfs_sync_build_info{version="#,
+        "process_resident_memory_bytes",
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }
     assert!(!text.contains("alice") && !text.contains("made/up"));
     assert_eq!(reqwest::get(format!("{admin}/healthz")).await.unwrap().status(), 200);
     alice.get("/metrics").await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn the_operators_listener_has_the_operators_api_and_nothing_else() {
+    let scene = with(|_| {}).await;
+    let admin = scene.server.admin_url().unwrap();
+    let http = reqwest::Client::new();
+    let status = async |token: Option<&str>, path: &str| {
+        let request = http.get(format!("{admin}{path}"));
+        let request = match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        request.send().await.unwrap().status().as_u16()
+    };
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(status(None, path).await, 200, "{path}");
+    }
+    let (root, alice) =
+        (scene.server.token_with_scope("root", "vfs:admin"), scene.server.token("alice"));
+    for path in ["/v1/vfs/admin/users", "/v1/vfs/admin/devices"] {
+        assert_eq!(status(Some(&root), path).await, 200, "{path}");
+        assert_eq!(status(Some(&alice), path).await, 403, "{path}");
+        assert_eq!(status(None, path).await, 401, "{path}");
+    }
+    for path in
+        ["/v1/vfs/limits", "/v1/vfs/devices", "/v1/vfs/crdt/vfs-sync", "/v1/openapi.json", "/"]
+    {
+        for token in [Some(&*root), None] {
+            assert_eq!(status(token, path).await, 404, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sums_are_sampled_in_the_background() {
+    let scene = with(|_| {}).await;
+    let admin = scene.server.admin_url().unwrap();
+    let text =
+        async || reqwest::get(format!("{admin}/metrics")).await.unwrap().text().await.unwrap();
+    crate::scene::soon(async || {
+        let text = text().await;
+        [
+            "vfs_sync_users ",
+            "vfs_sync_database_primary 1",
+            r#"vfs_sync_devices{condition="stuck"} "#,
+        ]
+        .iter()
+        .all(|line| text.contains(line))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod batch;
 mod blobs;
 mod bodies;
 mod described;
+mod devices;
 mod dots;
 mod events;
 mod gate;
@@ -30,6 +31,7 @@ mod service;
 mod shares;
 mod storage;
 mod sync;
+mod telemetry;
 mod trash;
 mod tus;
 #[cfg(unix)]

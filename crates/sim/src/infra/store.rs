@@ -217,7 +217,11 @@ impl WatchedStore {
             | Call::RepairReconcileStates(_)
             | Call::NewEpoch(_)
             | Call::ReadIdentity(_)
-            | Call::Counts(_) => Faults::Outside,
+            | Call::ReadTotals(_)
+            | Call::ListDevices(_)
+            | Call::ActiveDevices(_)
+            | Call::ListUsers(_)
+            | Call::ReadUser(_) => Faults::Outside,
             Call::Pull(_)
             | Call::OpenUpload(_)
             | Call::ClaimUpload(_)

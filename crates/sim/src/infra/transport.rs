@@ -16,7 +16,7 @@ use vfs_sync_client::transport::{
     Answer, ByteStream, Call, MeantFor, PullQuery, batch_request, batch_results, read_answer,
     read_blobs_answer,
 };
-use vfs_sync_client::{Transport, TransportError};
+use vfs_sync_client::{Device, Transport, TransportError};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, StagingId, UserId};
 use vfs_sync_core::wire::{
@@ -192,6 +192,9 @@ impl Transport for SimTransport {
         self.meant_for.bind(user)
     }
 
+    // The simulated servers know no devices: their lists are no part of what is modelled.
+    fn bind_device(&self, _: &Arc<Device>) {}
+
     async fn call(&self, call: Call) -> Result<Answer, TransportError> {
         Ok(match call {
             Call::Push(request) => Answer::Push(self.push(&request).await?),
@@ -235,7 +238,11 @@ impl Transport for SimTransport {
             Call::Download { blob_id, offset } => {
                 Answer::Download(self.download(&blob_id, offset).await?)
             }
-            Call::Trash { .. } | Call::Restore { .. } | Call::Purge { .. } | Call::Events(_) => {
+            Call::Trash { .. }
+            | Call::Restore { .. }
+            | Call::Purge { .. }
+            | Call::Events(_)
+            | Call::Telemetry(_) => {
                 return Err(TransportError::unsupported(call.kind()));
             }
         })

@@ -1,7 +1,7 @@
 //! Retention, repair, epochs, and queries about the database as a whole.
 
 use super::{
-    Counts, NewEpoch, Ping, PruneAccepted, PruneRemovals, ReadIdentity, RepairReconcileStates,
+    NewEpoch, Ping, PruneAccepted, PruneRemovals, ReadIdentity, ReadTotals, RepairReconcileStates,
     one_call,
 };
 
@@ -12,5 +12,5 @@ one_call! {
     NewEpoch: |tx, it| tx.begin_epoch(it.now, it.chance);
     ReadIdentity: |tx, _it| tx.identity();
     Ping: |tx, _it| tx.ping();
-    Counts: |tx, _it| tx.counts();
+    ReadTotals: |tx, _it| tx.totals();
 }

@@ -86,13 +86,12 @@ impl Push {
     ) -> Result<(Decided, Option<WriteId>)> {
         let now = &self.now;
         let last_write_id = tx.lock_replica(&batch.user, &batch.replica, *now).await?;
-        let max = batch.quota.replicas;
-        if last_write_id.is_none()
-            && max < u64::MAX
-            && tx.other_replicas(&batch.user, &batch.replica, max).await? >= max
-        {
-            let over = OverQuota { limit: "maxReplicas", max, wanted: max + 1 };
-            return Err(StoreError::OverQuota { own: true, over });
+        if last_write_id.is_none() {
+            let max = tx.limits_of(&batch.user).await?.metadata(&batch.quota).replicas;
+            if max < u64::MAX && tx.other_replicas(&batch.user, &batch.replica, max).await? >= max {
+                let over = OverQuota { limit: "maxReplicas", max, wanted: max + 1 };
+                return Err(StoreError::OverQuota { own: true, over });
+            }
         }
         let mut rows = Rows::default();
         rows.last_write_id = last_write_id;

@@ -5,6 +5,7 @@ use vfs_sync_core::server::stage::{self, Recording};
 use vfs_sync_core::wire::StageStatus;
 
 use super::upload::{abandon, reserve};
+use super::user::own_quota;
 use super::{Abandon, Command, ExpiredStages, OpenStage, RecordUpload, Stage, one_call};
 use crate::error::{Result, StoreError};
 use crate::topics::Topics;
@@ -32,8 +33,9 @@ impl Command for OpenStage {
         if !tx.insert_stage(user, stage, now).await? {
             return Ok(StageAnswer::Taken);
         }
+        let quota = own_quota(tx, user, quota).await?;
         let usage = tx.usage(user).await?;
-        match usage.with_stage(stage.size, quota) {
+        match usage.with_stage(stage.size, &quota) {
             Ok(usage) => {
                 tx.set_usage(user, usage).await?;
                 if stage.size > 0 {

@@ -8,6 +8,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::StageStatus;
 
 use super::stage::own_stage;
+use super::user::own_quota;
 use super::{
     AdvanceUpload, BlobUsage, ClaimUpload, Command, HoldsUpload, OpenUpload, ReadUpload,
     ReserveUpload, UploadHandles, UploadParts, one_call,
@@ -26,8 +27,9 @@ pub(crate) async fn reserve<T: Topics>(
     if bytes == stage.reserved {
         return Ok(Ok(()));
     }
+    let quota = own_quota(tx, &stage.row.owner, quota).await?;
     let usage = tx.usage(&stage.row.owner).await?;
-    match usage.with_reservation(stage.reserved, bytes, quota) {
+    match usage.with_reservation(stage.reserved, bytes, &quota) {
         Ok(usage) => {
             tx.set_usage(&stage.row.owner, usage).await?;
             tx.set_reserved(&stage.row.blob_id, bytes).await?;
@@ -46,6 +48,7 @@ pub(crate) async fn charged<T: Topics>(
     owner: &UserId,
     quota: &Quota,
 ) -> Result<Option<BTreeMap<UserId, Usage>>> {
+    let quota = &own_quota(tx, owner, quota).await?;
     let mut usages = BTreeMap::new();
     for user in BTreeSet::from([&stage.row.owner, owner]) {
         usages.insert(user.clone(), tx.usage(user).await?);

@@ -49,6 +49,9 @@ impl Locks for MemoryTransaction<'_> {
         for owner in &owners {
             let usage = self.state.holds.get(owner).copied().unwrap_or_default();
             rows.usage.insert(owner.clone(), usage);
+            if let Some(limits) = self.state.limits.get(owner) {
+                rows.limits.insert(owner.clone(), *limits);
+            }
             if let Some(head) = self.state.heads.get(owner) {
                 rows.last_changed.insert(owner.clone(), head.changed_at);
                 if user == Some(owner) {

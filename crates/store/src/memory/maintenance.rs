@@ -4,13 +4,12 @@
 use vfs_sync_core::id::{UserId, WriteId};
 use vfs_sync_core::server::push::Head;
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_core::wire::StageStatus;
 
 use super::state::{Replica, State, count, oldest};
 use super::transaction::MemoryTransaction;
 use crate::error::Result;
 use crate::topics::Maintenance;
-use crate::values::{Identity, Retention};
+use crate::values::{Identity, Retention, Totals, TrashState};
 
 impl Maintenance for MemoryTransaction<'_> {
     async fn prune_removals(&mut self, retention: &Retention) -> Result<u64> {
@@ -23,17 +22,31 @@ impl Maintenance for MemoryTransaction<'_> {
 
     async fn identity(&mut self) -> Result<Identity> {
         let is_empty = self.state.users.rows().is_empty() && self.state.blobs.rows().is_empty();
-        Ok(Identity { id: "memory".into(), is_empty })
+        let pseudonym_secret = "memory".into();
+        Ok(Identity { id: "memory".into(), is_empty, pseudonym_secret })
     }
 
-    async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>> {
-        let open = self.state.stages.rows().values().filter(|s| s.status == StageStatus::Staged);
-        Ok(vec![
-            ("users", self.state.users.rows().len() as u64),
-            ("replicas", self.state.replicas.groups().values().map(|rows| rows.len() as u64).sum()),
-            ("feed_positions", self.state.heads.rows().values().map(|head| head.counter).sum()),
-            ("open_stages", open.count() as u64),
-        ])
+    async fn totals(&mut self) -> Result<Totals> {
+        let state = &self.state;
+        let held = || state.holds.rows().values();
+        let used = || state.usages.rows().values();
+        let trashed = || state.trash.rows().values().filter(|row| row.state == TrashState::Kept);
+        let refs = trashed().flat_map(|row| state.refs_of.group(&row.item_id).keys());
+        let blobs = refs.filter_map(|id| state.blobs.get(&state.refs.get(id)?.blob_id));
+        Ok(Totals {
+            users: state.users.rows().len() as u64,
+            items: held().map(|one| one.items).sum(),
+            register_bytes: held().map(|one| one.bytes).sum(),
+            stored_bytes: used().map(|one| one.stored).sum(),
+            staged_bytes: used().map(|one| one.staged).sum(),
+            open_stages: used().map(|one| one.open_stages).sum(),
+            feed_positions: state.heads.rows().values().map(|head| head.counter).sum(),
+            trashed_items: trashed().count() as u64,
+            trashed_bytes: blobs.map(|blob| blob.reserved).sum(),
+            is_primary: true,
+            standbys: 0,
+            replication_lag: None,
+        })
     }
 
     async fn removals_held_until(&mut self) -> Result<Timestamp> {

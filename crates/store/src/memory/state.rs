@@ -8,8 +8,10 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
 use vfs_sync_core::server::attach::Expected;
+use vfs_sync_core::server::device::Device;
 use vfs_sync_core::server::push::{Accepted, Awaited, Head, Link, Mark, MetadataUsage};
 use vfs_sync_core::server::stage::{BlobStatus, UploadRow, Usage};
+use vfs_sync_core::server::user::UserLimits;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
@@ -142,6 +144,12 @@ tables! {
     // What the realms hold besides contents.
     holds: Table<UserId, MetadataUsage>,
     trash: Table<ItemId, TrashRow>,
+    devices: Table<(UserId, ReplicaId), Device>,
+    limits: Table<UserId, UserLimits>,
+    // Since when users are disabled.
+    disabled: Table<UserId, Timestamp>,
+    // The number that changes with every change of an admission.
+    admission: Table<(), u64>,
 }
 
 impl State {

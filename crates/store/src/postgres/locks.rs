@@ -108,7 +108,7 @@ impl Locks for PostgresTransaction<'_> {
                 "INSERT INTO realms (user_id) SELECT id FROM unnest($1::text[]) AS id \
                  ORDER BY id COLLATE \"C\" \
                  ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id \
-                 RETURNING user_id, items, links, grants, bytes",
+                 RETURNING user_id, items, links, grants, bytes, limits",
                 &[&texts(&realms)],
             )
             .await?;
@@ -121,7 +121,11 @@ impl Locks for PostgresTransaction<'_> {
                 grants: columns.unsigned(3)?,
                 bytes: columns.unsigned(4)?,
             };
+            let limits = encoding::limits(owner.as_str(), columns.get(5)?)?;
             rows.usage.insert(owner.clone(), usage);
+            if !limits.is_empty() {
+                rows.limits.insert(owner.clone(), limits);
+            }
         }
         registers::items(self, &ids, &mut rows.items).await?;
         for id in named {

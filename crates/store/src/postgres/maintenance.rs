@@ -10,7 +10,7 @@ use super::transaction::{PostgresTransaction, texts};
 use crate::encoding;
 use crate::error::Result;
 use crate::topics::Maintenance;
-use crate::values::{Identity, Retention};
+use crate::values::{Identity, MAX_COUNTED, Retention, Totals};
 
 /// The number of replicas whose operations one transaction prunes.
 const REPLICAS: i64 = 64;
@@ -120,28 +120,59 @@ impl Maintenance for PostgresTransaction<'_> {
     async fn identity(&mut self) -> Result<Identity> {
         let row = self
             .query_opt(
-                "SELECT value, EXISTS (SELECT 1 FROM realms) OR EXISTS (SELECT 1 FROM blobs) \
+                "SELECT value, EXISTS (SELECT 1 FROM realms) OR EXISTS (SELECT 1 FROM blobs), \
+                 (SELECT value FROM identity WHERE name = 'pseudonyms') \
                  FROM identity WHERE name = 'id'",
                 &[],
             )
             .await?;
         let row = row.ok_or_else(|| encoding::malformed("identity", "id", "is missing"))?;
-        Ok(Identity { id: row.try_get(0)?, is_empty: !row.try_get::<_, bool>(1)? })
+        Ok(Identity {
+            id: row.try_get(0)?,
+            is_empty: !row.try_get::<_, bool>(1)?,
+            pseudonym_secret: row.try_get(2)?,
+        })
     }
 
-    async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>> {
-        let mut counts = Vec::new();
-        for (name, sql) in [
-            ("users", "SELECT count(*) FROM realms"),
-            ("replicas", "SELECT count(*) FROM replicas WHERE last_write_id > 0"),
-            ("feed_positions", "SELECT coalesce(sum(counter), 0)::bigint FROM feed_head"),
-            ("open_stages", "SELECT count(*) FROM blob_stages WHERE status = 'blob-stage:staged'"),
-        ] {
-            let row = self.query_opt(sql, &[]).await?;
-            let value = row.map_or(Ok(0), |row| row.try_get::<_, i64>(0))?;
-            counts.push((name, u64::try_from(value).unwrap_or(0)));
-        }
-        Ok(counts)
+    async fn totals(&mut self) -> Result<Totals> {
+        let row = self
+            .query_opt(
+                "SELECT r.users, r.items, r.bytes, u.stored, u.staged, u.stages, t.items, t.bytes, \
+                 NOT pg_is_in_recovery(), (SELECT count(*) FROM pg_stat_replication), \
+                 (SELECT max(extract(epoch FROM replay_lag))::float8 FROM pg_stat_replication), \
+                 (SELECT coalesce(sum(counter), 0)::bigint \
+                  FROM (SELECT counter FROM feed_head LIMIT $1) AS s) \
+                 FROM (SELECT count(*) AS users, coalesce(sum(items), 0)::bigint AS items, \
+                  coalesce(sum(bytes), 0)::bigint AS bytes \
+                  FROM (SELECT items, bytes FROM realms LIMIT $1) AS s) AS r, \
+                 (SELECT coalesce(sum(stored), 0)::bigint AS stored, \
+                  coalesce(sum(staged), 0)::bigint AS staged, \
+                  coalesce(sum(open_stages), 0)::bigint AS stages \
+                  FROM (SELECT stored, staged, open_stages FROM blob_usage LIMIT $1) AS s) AS u, \
+                 (SELECT count(DISTINCT d.item_id) AS items, \
+                  coalesce(sum(b.reserved), 0)::bigint AS bytes \
+                  FROM (SELECT item_id FROM trash WHERE state = 0 LIMIT $1) AS d \
+                  LEFT JOIN blob_refs k ON k.item_id = d.item_id \
+                  LEFT JOIN blobs b ON b.blob_id = k.blob_id) AS t",
+                &[&i64::from(MAX_COUNTED)],
+            )
+            .await?;
+        let row = row.ok_or_else(|| encoding::malformed("realms", "all", "have no sums"))?;
+        let columns = Columns { row: &row, table: "realms", key: "all" };
+        Ok(Totals {
+            users: columns.unsigned(0)?,
+            items: columns.unsigned(1)?,
+            register_bytes: columns.unsigned(2)?,
+            stored_bytes: columns.unsigned(3)?,
+            staged_bytes: columns.unsigned(4)?,
+            open_stages: columns.unsigned(5)?,
+            feed_positions: columns.unsigned(11)?,
+            trashed_items: columns.unsigned(6)?,
+            trashed_bytes: columns.unsigned(7)?,
+            is_primary: columns.get(8)?,
+            standbys: columns.unsigned(9)?,
+            replication_lag: columns.get(10)?,
+        })
     }
 
     async fn removals_held_until(&mut self) -> Result<Timestamp> {

@@ -51,8 +51,11 @@ impl Locks for SqliteTransaction<'_> {
             rows.items.values().flatten().map(|item| item.owner.clone()).collect();
         owners.extend(user.cloned());
         for owner in &owners {
-            let usage = members::usage(self, owner)?;
+            let (usage, limits) = members::usage(self, owner)?;
             rows.usage.insert(owner.clone(), usage);
+            if !limits.is_empty() {
+                rows.limits.insert(owner.clone(), limits);
+            }
             if let Some(head) = self.head(owner).await? {
                 rows.last_changed.insert(owner.clone(), head.changed_at);
                 if user == Some(owner) {

@@ -9,7 +9,7 @@ use super::feeds::{COUNTER_BITS, MAX_COUNTER};
 use super::transaction::SqliteTransaction;
 use crate::error::Result;
 use crate::topics::Maintenance;
-use crate::values::{Identity, Retention};
+use crate::values::{Identity, MAX_COUNTED, Retention, Totals};
 
 impl Maintenance for SqliteTransaction<'_> {
     async fn identity(&mut self) -> Result<Identity> {
@@ -17,7 +17,9 @@ impl Maintenance for SqliteTransaction<'_> {
         let id = self.connection.query_row(number, [], |row| row.get(0))?;
         let any = "SELECT EXISTS (SELECT 1 FROM realms) OR EXISTS (SELECT 1 FROM blobs)";
         let any: bool = self.connection.query_row(any, [], |row| row.get(0))?;
-        Ok(Identity { id, is_empty: !any })
+        let secret = "SELECT value FROM identity WHERE name = 'pseudonyms'";
+        let pseudonym_secret = self.connection.query_row(secret, [], |row| row.get(0))?;
+        Ok(Identity { id, is_empty: !any, pseudonym_secret })
     }
 
     async fn removals_held_until(&mut self) -> Result<Timestamp> {
@@ -103,19 +105,45 @@ impl Maintenance for SqliteTransaction<'_> {
         Ok(pruned)
     }
 
-    async fn counts(&mut self) -> Result<Vec<(&'static str, u64)>> {
-        let count = |sql: &str| -> Result<u64> {
-            let value: i64 = self.prepare(sql)?.query_row([], |row| row.get(0))?;
-            Ok(u64::try_from(value).unwrap_or(0))
+    async fn totals(&mut self) -> Result<Totals> {
+        let sums = |sql: &str| -> Result<[u64; 3]> {
+            let mut select = self.prepare(sql)?;
+            let found: [i64; 3] = select
+                .query_row([MAX_COUNTED], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?;
+            Ok(found.map(|sum| u64::try_from(sum).unwrap_or(0)))
         };
-        Ok(vec![
-            ("users", count("SELECT count(*) FROM realms")?),
-            ("replicas", count("SELECT count(*) FROM replicas")?),
-            ("feed_positions", count("SELECT coalesce(sum(counter), 0) FROM feed_head")?),
-            (
-                "open_stages",
-                count("SELECT count(*) FROM blob_stages WHERE status = 'blob-stage:staged'")?,
-            ),
-        ])
+        let [users, items, register_bytes] = sums(
+            "SELECT count(*), coalesce(sum(items), 0), coalesce(sum(bytes), 0) \
+             FROM (SELECT items, bytes FROM realms LIMIT ?1)",
+        )?;
+        let [stored_bytes, staged_bytes, open_stages] = sums(
+            "SELECT coalesce(sum(stored), 0), coalesce(sum(staged), 0), \
+             coalesce(sum(open_stages), 0) + 0 * count(*) \
+             FROM (SELECT stored, staged, open_stages FROM blob_usage LIMIT ?1)",
+        )?;
+        let [feed_positions, _, _] = sums(
+            "SELECT coalesce(sum(counter), 0), 0, 0 * count(*) \
+             FROM (SELECT counter FROM feed_head LIMIT ?1)",
+        )?;
+        let [trashed_items, trashed_bytes, _] = sums(
+            "SELECT count(DISTINCT t.item_id), coalesce(sum(b.reserved), 0), 0 * count(*) \
+             FROM (SELECT item_id FROM trash WHERE state = 0 LIMIT ?1) t \
+             LEFT JOIN blob_refs r ON r.item_id = t.item_id \
+             LEFT JOIN blobs b ON b.blob_id = r.blob_id",
+        )?;
+        Ok(Totals {
+            users,
+            items,
+            register_bytes,
+            stored_bytes,
+            staged_bytes,
+            open_stages,
+            feed_positions,
+            trashed_items,
+            trashed_bytes,
+            is_primary: true,
+            standbys: 0,
+            replication_lag: None,
+        })
     }
 }

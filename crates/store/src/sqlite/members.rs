@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension as _, params};
 use vfs_sync_core::access::{Audience, Principal, PrincipalType};
 use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::server::push::{Changes, MetadataUsage, Needs, Rows, UsageChange};
+use vfs_sync_core::server::user::UserLimits;
 
 use super::rows::Columns;
 use super::transaction::{Deferred, SqliteTransaction};
@@ -282,19 +283,23 @@ fn awaited<'a>(
     Ok(found)
 }
 
-/// Returns what a realm holds.
-pub(super) fn usage(tx: &mut SqliteTransaction<'_>, owner: &UserId) -> Result<MetadataUsage> {
+/// Returns what a realm holds, and the limits of its owner's own.
+pub(super) fn usage(
+    tx: &mut SqliteTransaction<'_>,
+    owner: &UserId,
+) -> Result<(MetadataUsage, UserLimits)> {
     let mut select =
-        tx.prepare("SELECT items, links, grants, bytes FROM realms WHERE user_id = ?1")?;
+        tx.prepare("SELECT items, links, grants, bytes, limits FROM realms WHERE user_id = ?1")?;
     let mut rows = select.query([owner.as_str()])?;
-    let Some(row) = rows.next()? else { return Ok(MetadataUsage::default()) };
+    let Some(row) = rows.next()? else { return Ok(Default::default()) };
     let columns = Columns { row, table: "realms", key: owner };
-    Ok(MetadataUsage {
+    let usage = MetadataUsage {
         items: columns.unsigned(0)?,
         links: columns.unsigned(1)?,
         grants: columns.unsigned(2)?,
         bytes: columns.unsigned(3)?,
-    })
+    };
+    Ok((usage, encoding::limits(owner.as_str(), columns.optional_text(4)?)?))
 }
 
 /// Writes by how much what realms hold changed.

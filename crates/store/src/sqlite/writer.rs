@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -236,6 +237,7 @@ impl Writer {
         terms: Terms,
         job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<Ran<T>> {
+        let _waits = Waits::begin();
         let (sender, receiver) = oneshot::channel();
         let reservation = self.reservation.clone();
         let run: Run = Box::new(move |connection, history| {
@@ -261,6 +263,22 @@ impl Writer {
             }
         }
         receiver.await.map_err(|_| stopped())?
+    }
+}
+
+/// Counts a transaction that waits for the writer or runs, until it is dropped.
+struct Waits;
+
+impl Waits {
+    fn begin() -> Self {
+        metrics::gauge!("vfs_sync_commit_queue").increment(1);
+        Self
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        metrics::gauge!("vfs_sync_commit_queue").decrement(1);
     }
 }
 
@@ -400,7 +418,11 @@ fn group(
             .then(|| jobs.next_if(|job| job.weight < GROUP_WEIGHT))
             .flatten();
     }
+    let begun = Instant::now();
     execute(connection, "COMMIT")?;
+    metrics::histogram!("vfs_sync_commit_duration_seconds").record(begun.elapsed());
+    #[allow(clippy::cast_precision_loss, reason = "few jobs share a commit")]
+    metrics::histogram!("vfs_sync_commit_transactions").record(answers.len() as f64);
     history.committed();
     history.check_files()
 }

@@ -6,6 +6,7 @@ mod blobs;
 mod bounds;
 mod damage;
 mod deletions;
+mod devices;
 mod feeds;
 mod files;
 mod frozen;
@@ -21,6 +22,7 @@ mod retention;
 mod scene;
 mod sharing;
 mod trash;
+mod users;
 mod views;
 
 use std::sync::Arc;
@@ -152,6 +154,16 @@ mod every {
             another_level_is_no_change_and_coming_into_sight_is
             a_content_counts_as_its_authors_change
             a_content_brings_its_item_back_with_its_folder;
+        users:
+            a_user_is_listed_with_what_the_user_has
+            a_disabled_user_is_not_admitted_until_enabled
+            limits_of_ones_own_take_the_place_of_the_servers;
+        devices:
+            a_device_is_listed_with_what_it_said_and_how_far_it_is
+            a_report_is_kept_once_and_the_last_ones_stay
+            a_revoked_device_is_not_admitted_and_the_generation_says_so
+            a_user_has_so_many_devices_and_the_one_longest_away_goes
+            of_reports_and_calls_at_once_none_is_lost;
         members:
             who_is_in_a_group_is_told
             who_was_ever_seen_is_known

@@ -9,8 +9,8 @@ use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
 use vfs_sync_core::limits::MAX_READER_STATES;
 use vfs_sync_store::testing::{connect, statements};
 use vfs_sync_store::{
-    Advance, MetadataQuota, NewStage, NewUpload, PurgeAnswer, RestoreAnswer, Retention,
-    UploadReplacement,
+    Advance, DeviceChange, MetadataQuota, NewStage, NewUpload, PurgeAnswer, RestoreAnswer,
+    Retention, UploadReplacement, UserChange,
 };
 
 use super::scene::*;
@@ -148,6 +148,25 @@ async fn tour(scene: &Scene) {
     store.blob_usage(&alice).await.unwrap();
     for who in ["alice", "bob"] {
         scene.store.readable_blob(&user(who), &BlobId::new("one").unwrap()).await.unwrap();
+    }
+    let seen = super::devices::sighting("alice", "laptop", now());
+    for _ in 0..2 {
+        store.note_devices(vec![seen.clone()]).await.unwrap();
+        let reports = vec![super::devices::report(1)];
+        store.record_reports(&alice, &seen, reports, now()).await.unwrap();
+    }
+    store.devices(None, None, 10).await.unwrap();
+    store.devices(Some(user("alice")), None, 10).await.unwrap();
+    store.active_devices(at(0), 10).await.unwrap();
+    let revoke = DeviceChange::Revoke;
+    store.change_device(&alice, replica("laptop"), revoke, now()).await.unwrap();
+    store.admission(&alice, Some(replica("laptop"))).await.unwrap();
+    store.admission_generation().await.unwrap();
+    store.users(None, 10).await.unwrap();
+    store.totals().await.unwrap();
+    store.user_record(&alice).await.unwrap();
+    for change in [UserChange::Limit(Default::default()), UserChange::Disable, UserChange::Enable] {
+        store.change_user(&alice, change, now()).await.unwrap();
     }
     let late = at(1_000_000);
     let retention = Retention { removals_before: late, accepted_before: late, at_most: 100 };

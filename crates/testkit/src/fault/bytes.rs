@@ -108,7 +108,8 @@ macro_rules! of_json {
             })*
             // Nothing is in their answer but that it was given.
             Answer::OpenUpload(_) | Answer::Append(()) | Answer::BlobBatch(_)
-            | Answer::ReadBlobs(_) | Answer::Download(_) | Answer::Events(_) => Err(super::lost()),
+            | Answer::ReadBlobs(_) | Answer::Download(_) | Answer::Events(_)
+            | Answer::Telemetry(()) => Err(super::lost()),
         }
     };
 }
@@ -150,6 +151,7 @@ pub(super) fn kept(answer: &Answer) -> Option<Answer> {
         Answer::Restore(body) => Answer::Restore(body.clone()),
         Answer::Purge(body) => Answer::Purge(body.clone()),
         Answer::ReadBlobs(contents) => Answer::ReadBlobs(contents.clone()),
+        Answer::Telemetry(()) => Answer::Telemetry(()),
         Answer::Download(_) | Answer::Events(_) => return None,
     })
 }

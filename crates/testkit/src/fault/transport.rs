@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use vfs_sync_client::transport::{Answer, ByteStream, Call, CallKind};
-use vfs_sync_client::{Transport, TransportError, TransportExt as _};
+use vfs_sync_client::{Device, Transport, TransportError, TransportExt as _};
 use vfs_sync_core::id::{StagingId, UserId};
 
 use super::bytes::{
@@ -245,6 +245,10 @@ async fn twice(call: Call) -> Result<(Call, Call), TransportError> {
 impl Transport for FaultyTransport {
     fn bind_user(&self, user: &UserId) -> Result<(), UserId> {
         self.to.bind_user(user)
+    }
+
+    fn bind_device(&self, device: &Arc<Device>) {
+        self.to.bind_device(device);
     }
 
     async fn call(&self, call: Call) -> Result<Answer, TransportError> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use vfs_sync_client::transport::{Answer, Call};
-use vfs_sync_client::{Transport, TransportError};
+use vfs_sync_client::{Device, Transport, TransportError};
 use vfs_sync_core::id::UserId;
 
 /// A transport that forwards every call unless it is disconnected.
@@ -28,6 +28,10 @@ impl Cuttable {
 impl Transport for Cuttable {
     fn bind_user(&self, user: &UserId) -> Result<(), UserId> {
         self.inner.bind_user(user)
+    }
+
+    fn bind_device(&self, device: &Arc<Device>) {
+        self.inner.bind_device(device);
     }
 
     async fn call(&self, call: Call) -> Result<Answer, TransportError> {

@@ -81,6 +81,7 @@ async fn appears(story: &Story, at: &PathBuf, text: &str) -> Result<()> {
 
 fn global(replica: &Path) -> Global {
     Global {
+        no_report: true,
         replica: Some(replica.to_owned()),
         json: false,
         quiet: true,

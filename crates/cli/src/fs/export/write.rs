@@ -265,7 +265,10 @@ fn ends_it(error: &ClientError) -> bool {
     use vfs_sync_client::TransportError as T;
     match error {
         ClientError::Transport(error) => {
-            matches!(error, T::Network { .. } | T::Unauthorized(_) | T::WrongUser { .. })
+            matches!(
+                error,
+                T::Network { .. } | T::Unauthorized(_) | T::WrongUser { .. } | T::Denied { .. }
+            )
         }
         ClientError::NoContent(_) | ClientError::UnknownItem(_) => false,
         ClientError::Violation(_) | ClientError::Storage(_) | ClientError::Stopped(_) => true,

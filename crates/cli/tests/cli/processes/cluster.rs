@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use vfs_sync_client::transport::{Answer, Call};
-use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, Transport, TransportError};
+use vfs_sync_client::{Device, HttpConfig, HttpTransport, StaticToken, Transport, TransportError};
 use vfs_sync_core::id::UserId;
 use vfs_sync_testkit::Random;
 
@@ -193,6 +193,10 @@ fn transports(
 impl Transport for Line {
     fn bind_user(&self, user: &UserId) -> Result<(), UserId> {
         self.to.iter().try_for_each(|to| to.bind_user(user))
+    }
+
+    fn bind_device(&self, device: &Arc<Device>) {
+        self.to.iter().for_each(|to| to.bind_device(device));
     }
 
     async fn call(&self, call: Call) -> Result<Answer, TransportError> {

@@ -232,7 +232,8 @@ impl SqliteRows {
         self.put("items", before.map(|b| &b.items), &meta.items)?;
         self.put("rebuilds", before.map(|b| &b.rebuilds), &meta.rebuilds)?;
         self.put("deleted", before.map(|b| &b.deleted), &meta.deleted)?;
-        self.put("copied", before.map(|b| &b.copied), &meta.copied)
+        self.put("copied", before.map(|b| &b.copied), &meta.copied)?;
+        self.put("reports", before.map(|b| &b.reports), &meta.reports)
     }
 
     fn load<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
@@ -277,6 +278,7 @@ impl SqliteRows {
             rebuilds: self.load_if_there("rebuilds")?.unwrap_or(0),
             deleted: self.load_if_there("deleted")?.unwrap_or_default(),
             copied: self.load_if_there("copied")?.unwrap_or(false),
+            reports: self.load_if_there("reports")?.unwrap_or_default(),
         })
     }
 }

@@ -157,6 +157,9 @@ pub(super) fn refused(
                 _ => super::malformed(call, "expected", "is no user"),
             }
         }
+        (403, code::DEVICE_REVOKED | code::USER_DISABLED) => {
+            TransportError::Denied { code: body.code, message: body.error }
+        }
         (413, other) if other != code::QUOTA_EXCEEDED => TransportError::TooLarge(body.error),
         (409, code::REMATERIALIZATION_REQUIRED) => {
             let required = || {

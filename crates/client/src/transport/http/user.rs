@@ -9,6 +9,7 @@ use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::USER_HEADER;
+use vfs_sync_core::wire::device::{CLIENT_HEADER, DEVICE_HEADER};
 
 use super::meant_for::token_subject;
 use super::{Gives, HttpTransport, answer};
@@ -65,6 +66,10 @@ impl HttpTransport {
         let mut request = request.header(AUTHORIZATION, bearer.value.clone());
         if let Some(user) = self.meant_for.header() {
             request = request.header(USER_HEADER, user);
+        }
+        if let Some(device) = self.device.get() {
+            request = request.header(CLIENT_HEADER, device.client_header());
+            request = request.header(DEVICE_HEADER, device.description_header());
         }
         let response = request.send().await.map_err(answer::network)?;
         let named = response.headers().get(USER_HEADER);

@@ -214,6 +214,10 @@ impl Transport for Older {
     fn bind_user(&self, user: &UserId) -> Result<(), UserId> {
         self.0.bind_user(user)
     }
+
+    fn bind_device(&self, device: &std::sync::Arc<vfs_sync_client::Device>) {
+        self.0.bind_device(device);
+    }
 }
 
 #[tokio::test]

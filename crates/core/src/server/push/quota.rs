@@ -142,7 +142,9 @@ impl Decider<'_> {
         if change.is_none() {
             return Ok(());
         }
-        let usage = self.rows.usage_of(owner).with(change, &self.batch.quota);
+        let own = self.rows.limits.get(owner).map(|own| own.metadata(&self.batch.quota));
+        let quota = own.as_ref().unwrap_or(&self.batch.quota);
+        let usage = self.rows.usage_of(owner).with(change, quota);
         let usage = usage.map_err(|over| Refusal::OverQuota(owner.clone(), over))?;
         self.rows.usage.insert(owner.clone(), usage);
         let held = self.changes.usage.entry(owner.clone()).or_default();

@@ -19,6 +19,7 @@ use crate::limits;
 use crate::operation::Basis;
 use crate::register::{GrantRegister, Item, LinkRegister, MoveRegister};
 use crate::server::feed_window::{EpochStart, History};
+use crate::server::user::UserLimits;
 use crate::time::Timestamp;
 use crate::wire::PushReason;
 
@@ -179,6 +180,8 @@ pub struct Rows {
     pub user_grants: Map<(UserId, UserId), u64>,
     /// The usage of each realm involved.
     pub usage: Map<UserId, MetadataUsage>,
+    /// The limits of their own that owners of locked realms have.
+    pub limits: Map<UserId, UserLimits>,
     /// The realms that are locked: nothing in them changes but by this transaction.
     pub realms: BTreeSet<UserId>,
     /// The links, by child.

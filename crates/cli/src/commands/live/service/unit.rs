@@ -23,6 +23,9 @@ pub(super) fn text(
     if global.insecure_http {
         command.push("--insecure-http".to_owned());
     }
+    if global.no_report {
+        command.push("--no-report".to_owned());
+    }
     if let Some(transfers) = global.transfers {
         command.push(format!("--transfers {transfers}"));
     }

@@ -1,0 +1,172 @@
+//! Users and devices, for operators: `admin users`, `admin devices`.
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_client::HttpTransport;
+use vfs_sync_core::server::user::UserLimits;
+use vfs_sync_core::wire::device::UserView;
+
+use crate::args::{
+    AdminDevices, AdminDevicesAction, AdminUsers, AdminUsersAction, Global, LimitUser, OwnLimit,
+};
+use crate::commands::replica::devices::{confirmed, unsupported};
+use crate::error::Result;
+use crate::escape::escaped;
+use crate::output::{Output, bytes_text, count_text, table};
+use crate::{replica, shutdown};
+
+pub(in crate::commands) async fn devices(
+    global: &Global,
+    args: AdminDevices,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    let server =
+        replica::server(global, args.operated.server.as_deref(), args.operated.token_file, None)?;
+    let work = async {
+        match args.action {
+            AdminDevicesAction::List { user } => {
+                let (mut devices, mut cursor) = (Vec::new(), None);
+                loop {
+                    let page = server.devices_of(user.as_ref(), cursor.as_deref()).await;
+                    let page = page.map_err(unsupported)?;
+                    devices.extend(page.devices);
+                    cursor = page.next_cursor;
+                    if cursor.is_none() {
+                        break;
+                    }
+                }
+                crate::commands::replica::devices::show(&output, devices)
+            }
+            AdminDevicesAction::Revoke { user, device, yes } => {
+                confirmed(yes)?;
+                server.revoke_device_of(&user, &device).await.map_err(unsupported)?;
+                let (shown, of) = (escaped(device.as_str()), escaped(user.as_str()));
+                output.say(format_args!("{shown} of {of} is revoked"))?;
+                output.json(&json!({ "userId": user, "clientId": device, "revoked": true }))
+            }
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = stop.cancelled() => Err(shutdown::interrupted()),
+    }
+}
+
+pub(in crate::commands) async fn users(
+    global: &Global,
+    args: AdminUsers,
+    output: Output,
+    stop: CancellationToken,
+) -> Result<()> {
+    let server =
+        replica::server(global, args.operated.server.as_deref(), args.operated.token_file, None)?;
+    tokio::select! {
+        done = act(&server, args.action, &output) => done,
+        () = stop.cancelled() => Err(shutdown::interrupted()),
+    }
+}
+
+async fn act(server: &HttpTransport, action: AdminUsersAction, output: &Output) -> Result<()> {
+    match action {
+        AdminUsersAction::List => {
+            let mut users: Vec<UserView> = Vec::new();
+            loop {
+                let after = users.last().map(|user| user.user_id.clone());
+                let page = server.users(after.as_ref()).await.map_err(unsupported)?;
+                users.extend(page.users);
+                if !page.has_more {
+                    break;
+                }
+            }
+            if output.json {
+                return output.json(&json!({ "users": users }));
+            }
+            let mut rows =
+                table(&["user", "items", "stored", "devices", "log name", "state"], &[1, 2, 3]);
+            for user in &users {
+                rows.add_row([
+                    user.user_id.to_string(),
+                    count_text(user.items),
+                    bytes_text(user.stored_bytes),
+                    count_text(user.devices),
+                    user.pseudonym.clone(),
+                    state(user).to_owned(),
+                ]);
+            }
+            output.table(rows)
+        }
+        AdminUsersAction::Show { user } => {
+            let user = server.user(&user).await.map_err(unsupported)?;
+            if output.json {
+                return output.json(&user);
+            }
+            let mut rows = table(&[], &[]);
+            let limits = serde_json::to_value(user.limits).unwrap_or_default();
+            for (name, value) in [
+                ("user", user.user_id.to_string()),
+                ("state", state(&user).to_owned()),
+                ("log name", user.pseudonym.clone()),
+                ("items", count_text(user.items)),
+                ("links", count_text(user.links)),
+                ("grants", count_text(user.grants)),
+                ("registers", bytes_text(user.register_bytes)),
+                ("stored", bytes_text(user.stored_bytes)),
+                ("staged", bytes_text(user.staged_bytes)),
+                ("open stages", count_text(user.open_stages)),
+                ("devices", count_text(user.devices)),
+            ] {
+                rows.add_row([name.to_owned(), value]);
+            }
+            for (name, value) in limits.as_object().into_iter().flatten() {
+                rows.add_row([name.clone(), value.to_string()]);
+            }
+            output.table(rows)
+        }
+        AdminUsersAction::Limit(args) => limit(server, *args, output).await,
+        AdminUsersAction::Disable { user } => {
+            server.enable_user(&user, false).await.map_err(unsupported)?;
+            let shown = escaped(user.as_str());
+            output.say(format_args!("{shown} is disabled: no device of {shown} is served"))?;
+            output.json(&json!({ "userId": user, "disabled": true }))
+        }
+        AdminUsersAction::Enable { user } => {
+            server.enable_user(&user, true).await.map_err(unsupported)?;
+            output.say(format_args!("{} is enabled", escaped(user.as_str())))?;
+            output.json(&json!({ "userId": user, "disabled": false }))
+        }
+    }
+}
+
+fn state(user: &UserView) -> &'static str {
+    if user.disabled_at.is_some() { "disabled" } else { "enabled" }
+}
+
+async fn limit(server: &HttpTransport, args: LimitUser, output: &Output) -> Result<()> {
+    let before = match server.user(&args.user).await {
+        Ok(user) => user.limits,
+        // One who has not called yet may be limited too.
+        Err(vfs_sync_client::TransportError::Refused { ref code, .. })
+            if code == vfs_sync_core::wire::code::UNKNOWN_USER =>
+        {
+            UserLimits::default()
+        }
+        Err(error) => return Err(unsupported(error)),
+    };
+    let limits = UserLimits {
+        max_stored_bytes: OwnLimit::over(args.stored_bytes, before.max_stored_bytes),
+        max_staged_bytes: OwnLimit::over(args.staged_bytes, before.max_staged_bytes),
+        max_open_stages: OwnLimit::over(args.open_stages, before.max_open_stages),
+        max_items: OwnLimit::over(args.items, before.max_items),
+        max_links: OwnLimit::over(args.links, before.max_links),
+        max_grants: OwnLimit::over(args.grants, before.max_grants),
+        max_register_bytes: OwnLimit::over(args.register_bytes, before.max_register_bytes),
+        max_replicas: OwnLimit::over(args.replicas, before.max_replicas),
+    };
+    if limits != before {
+        server.limit_user(&args.user, &limits).await.map_err(unsupported)?;
+    }
+    let shown = serde_json::to_string(&limits).unwrap_or_default();
+    output.say(format_args!("limits of {}: {shown}", escaped(args.user.as_str())))?;
+    output.json(&json!({ "userId": args.user, "limits": limits }))
+}

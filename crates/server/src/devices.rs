@@ -1,0 +1,214 @@
+//! The calls of devices, collected and written together: one row of a device at most once a minute.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use vfs_sync_core::id::{ReplicaId, UserId};
+use vfs_sync_core::server::device::Sighting;
+use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::device::Description;
+use vfs_sync_store::{MetadataStore, StoreError};
+
+use crate::state::App;
+
+/// The shortest time between two writes of a device's row.
+const WRITE_EVERY: Duration = Duration::from_secs(60);
+/// The interval at which what is due is written.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Devices whose calls are collected, and those of one user.
+const MAX_DEVICES: usize = 64 * 1024;
+const MAX_USER_DEVICES: usize = 100;
+/// Rows that one transaction writes, and transactions of one look.
+const WRITTEN_AT_ONCE: usize = 100;
+const WRITES_A_LOOK: usize = 20;
+
+/// The device that a request names, with its description as it was sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) client: ReplicaId,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) description: Option<HeaderValue>,
+}
+
+impl Caller {
+    /// Returns the call in the form in which it is stored.
+    pub(crate) fn sighting(&self, user: &UserId, at: Timestamp) -> Sighting {
+        let text = self.description.as_ref().and_then(|value| value.to_str().ok());
+        Sighting {
+            user: user.clone(),
+            client: self.client.clone(),
+            at,
+            address: self.address.map(|address| address.to_string()),
+            description: text.and_then(Description::of_header),
+        }
+    }
+}
+
+/// The last call of a device.
+struct Seen {
+    caller: Caller,
+    at: Timestamp,
+    is_written: bool,
+    written: Option<Instant>,
+}
+
+impl Seen {
+    fn is_due(&self) -> bool {
+        !self.is_written && self.written.is_none_or(|at| at.elapsed() >= WRITE_EVERY)
+    }
+
+    fn is_forgettable(&self) -> bool {
+        self.is_written && self.written.is_none_or(|at| at.elapsed() >= WRITE_EVERY)
+    }
+}
+
+/// The calls that are not written yet, and when the rows of their devices were.
+#[derive(Default)]
+pub(crate) struct Sightings(Mutex<HashMap<UserId, HashMap<ReplicaId, Seen>>>);
+
+impl Sightings {
+    fn all(&self) -> MutexGuard<'_, HashMap<UserId, HashMap<ReplicaId, Seen>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a call of a user's device, without waiting.
+    pub(crate) fn note(&self, user: &UserId, caller: Caller, at: Timestamp) {
+        let mut all = self.all();
+        if let Some(seen) = all.get_mut(user).and_then(|of_user| of_user.get_mut(&caller.client)) {
+            (seen.caller, seen.at, seen.is_written) = (caller, at, false);
+            return;
+        }
+        let total: usize = if all.len() >= MAX_DEVICES / MAX_USER_DEVICES {
+            all.values().map(HashMap::len).sum()
+        } else {
+            0
+        };
+        let of_user = all.entry(user.clone()).or_default();
+        if total < MAX_DEVICES && of_user.len() < MAX_USER_DEVICES {
+            let client = caller.client.clone();
+            of_user.insert(client, Seen { caller, at, is_written: false, written: None });
+        }
+    }
+
+    /// Takes calls that are due, at most so many.
+    fn due(&self, at_most: usize) -> Vec<Sighting> {
+        let mut due = Vec::new();
+        let mut all = self.all();
+        for (user, of_user) in all.iter_mut() {
+            for seen in of_user.values_mut().filter(|seen| seen.is_due()) {
+                if due.len() == at_most {
+                    return due;
+                }
+                due.push(seen.caller.sighting(user, seen.at));
+                (seen.is_written, seen.written) = (true, Some(Instant::now()));
+            }
+        }
+        due
+    }
+
+    /// Forgets devices that have not called for a while.
+    fn forget(&self) {
+        self.all().retain(|_, of_user| {
+            of_user.retain(|_, seen| !seen.is_forgettable());
+            !of_user.is_empty()
+        });
+    }
+
+    /// Writes the calls that are due.
+    ///
+    /// # Errors
+    /// Those of the database; what was to be written is written with the devices' next calls.
+    pub(crate) async fn write(&self, store: &dyn MetadataStore) -> Result<(), StoreError> {
+        for _ in 0..WRITES_A_LOOK {
+            let mut due = self.due(WRITTEN_AT_ONCE);
+            if due.is_empty() {
+                break;
+            }
+            due.sort_by(|a, b| (&a.user, &a.client).cmp(&(&b.user, &b.client)));
+            store.note_devices(due).await?;
+        }
+        self.forget();
+        Ok(())
+    }
+}
+
+/// Writes the calls of devices regularly, until `stop` is cancelled, and then once more.
+pub(crate) async fn keep_up(app: App, stop: CancellationToken) {
+    loop {
+        let ends = tokio::select! {
+            () = stop.cancelled() => true,
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+        };
+        if let Err(error) = app.sightings.write(&*app.store).await {
+            tracing::debug!(%error, "the calls of devices cannot be written");
+        }
+        if ends {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use vfs_sync_store::memory::MemoryStore;
+
+    use super::*;
+
+    fn caller(client: &str) -> Caller {
+        let client = ReplicaId::new(client).unwrap();
+        let description = Some(HeaderValue::from_static("name=x&version=1&platform=p&queue=2"));
+        Caller { client, address: Some([192, 0, 2, 1].into()), description }
+    }
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_millis(1_767_225_600_000 + second * 1_000).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_is_written_at_once_and_then_once_a_minute() {
+        let store: Arc<dyn MetadataStore> = Arc::new(MemoryStore::new(at(0)));
+        let sightings = Sightings::default();
+        let last_seen = async || {
+            sightings.write(&*store).await.unwrap();
+            let found = store.devices(None, None, 10).await.unwrap();
+            let of = |one: &vfs_sync_core::server::device::DeviceState| one.device.last_seen;
+            found.first().map(of)
+        };
+        assert_eq!(last_seen().await, None);
+        for second in 1..=59 {
+            sightings.note(&user("alice"), caller("phone"), at(second));
+            assert_eq!(last_seen().await, Some(at(1)));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(last_seen().await, Some(at(59)));
+        tokio::time::advance(WRITE_EVERY).await;
+        assert_eq!(last_seen().await, Some(at(59)));
+        assert!(sightings.all().is_empty(), "what is written is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_user_makes_up_is_bounded() {
+        let store: Arc<dyn MetadataStore> = Arc::new(MemoryStore::new(at(0)));
+        let sightings = Sightings::default();
+        for n in 0..10_000 {
+            sightings.note(&user("mallory"), caller(&format!("d{n}")), at(1));
+        }
+        sightings.note(&user("alice"), caller("phone"), at(1));
+        sightings.write(&*store).await.unwrap();
+        let found = store.devices(Some(user("mallory")), None, 500).await.unwrap();
+        assert_eq!(found.len(), MAX_USER_DEVICES);
+        assert_eq!(store.devices(Some(user("alice")), None, 500).await.unwrap().len(), 1);
+    }
+}

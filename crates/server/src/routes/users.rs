@@ -1,0 +1,154 @@
+//! Users, for operators: listed, limited, disabled and enabled.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use vfs_sync_core::id::{UserId, of_path_step};
+use vfs_sync_core::limits::MAX_PULL_LIMIT;
+use vfs_sync_core::server::user::{UserLimits, UserRecord};
+use vfs_sync_core::wire::device::{UserView, UsersResponse};
+use vfs_sync_store::UserChange;
+
+use crate::audit;
+use crate::error::ApiError;
+use crate::extract::{Administrator, RawBody};
+use crate::http::query::Query;
+use crate::routes::sync::NO_STORE;
+use crate::state::App;
+
+/// The number of users on a page, unless the caller requests another.
+const USUAL_PAGE: u32 = 100;
+/// Bytes of the body that limits a user.
+const MAX_BODY_BYTES: usize = 4 * 1024;
+/// The greatest limit: what a database stores.
+const MAX_LIMIT: u64 = i64::MAX as u64;
+
+type OneId = Result<Path<String>, PathRejection>;
+type NoStore = [(HeaderName, HeaderValue); 1];
+
+fn user_of(path: OneId) -> Result<UserId, ApiError> {
+    let malformed = |reason: &dyn std::fmt::Display| ApiError::invalid("userId", reason);
+    let Path(text) = path.map_err(|_| malformed(&"must be UTF-8"))?;
+    of_path_step(&text).parse().map_err(|reason| malformed(&reason))
+}
+
+fn view(app: &App, record: UserRecord) -> UserView {
+    let UserRecord { user, disabled_at, limits, metadata, blobs, devices } = record;
+    UserView {
+        pseudonym: app.pseudonyms.of(&user),
+        user_id: user,
+        disabled_at,
+        limits,
+        stored_bytes: blobs.stored,
+        staged_bytes: blobs.staged,
+        open_stages: blobs.open_stages,
+        items: metadata.items,
+        links: metadata.links,
+        grants: metadata.grants,
+        register_bytes: metadata.bytes,
+        devices,
+    }
+}
+
+pub(crate) async fn list(
+    State(app): State<App>,
+    Administrator(admin): Administrator,
+    uri: Uri,
+) -> Result<(NoStore, Json<UsersResponse>), ApiError> {
+    let query = Query::parse(&uri, &["after", "limit"])?;
+    let after: Option<UserId> = match query.get("after") {
+        Some(text) => Some(text.parse().map_err(|reason| ApiError::invalid("after", reason))?),
+        None => None,
+    };
+    let limit = query.limit(USUAL_PAGE, MAX_PULL_LIMIT)?;
+    // One row more than requested shows whether there are more.
+    let mut found = app.store.users(after, limit + 1).await?;
+    let has_more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    audit::note(&app, &admin, "users_listed", &admin, "");
+    let users = found.into_iter().map(|record| view(&app, record)).collect();
+    Ok(([NO_STORE], Json(UsersResponse { users, has_more })))
+}
+
+pub(crate) async fn show(
+    State(app): State<App>,
+    Administrator(admin): Administrator,
+    path: OneId,
+) -> Result<(NoStore, Json<UserView>), ApiError> {
+    let user = user_of(path)?;
+    let found = app.store.user_record(&user).await?.ok_or_else(ApiError::unknown_user)?;
+    audit::note(&app, &admin, "user_shown", &user, "");
+    Ok(([NO_STORE], Json(view(&app, found))))
+}
+
+pub(crate) async fn limit(
+    State(app): State<App>,
+    Administrator(admin): Administrator,
+    path: OneId,
+    raw: RawBody,
+) -> Result<StatusCode, ApiError> {
+    let user = user_of(path)?;
+    let (limits, _memory): (UserLimits, _) =
+        app.reader(&admin).json(&raw.headers, raw.body, MAX_BODY_BYTES).await?;
+    let UserLimits {
+        max_stored_bytes,
+        max_staged_bytes,
+        max_open_stages,
+        max_items,
+        max_links,
+        max_grants,
+        max_register_bytes,
+        max_replicas,
+    } = limits;
+    for (field, value) in [
+        ("maxStoredBytes", max_stored_bytes),
+        ("maxStagedBytes", max_staged_bytes),
+        ("maxOpenStages", max_open_stages),
+        ("maxItems", max_items),
+        ("maxLinks", max_links),
+        ("maxGrants", max_grants),
+        ("maxRegisterBytes", max_register_bytes),
+        ("maxReplicas", max_replicas),
+    ] {
+        if value > Some(MAX_LIMIT) {
+            return Err(ApiError::invalid(field, format_args!("must be at most {MAX_LIMIT}")));
+        }
+    }
+    app.store.change_user(&user, UserChange::Limit(limits), app.now()).await?;
+    audit::note(&app, &admin, "user_limited", &user, "");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn disable(
+    app: State<App>,
+    admin: Administrator,
+    path: OneId,
+) -> Result<StatusCode, ApiError> {
+    change(app, admin, path, UserChange::Disable, "user_disabled").await
+}
+
+pub(crate) async fn enable(
+    app: State<App>,
+    admin: Administrator,
+    path: OneId,
+) -> Result<StatusCode, ApiError> {
+    change(app, admin, path, UserChange::Enable, "user_enabled").await
+}
+
+async fn change(
+    State(app): State<App>,
+    Administrator(admin): Administrator,
+    path: OneId,
+    change: UserChange,
+    event: &'static str,
+) -> Result<StatusCode, ApiError> {
+    let user = user_of(path)?;
+    if change == UserChange::Disable && user == admin {
+        return Err(ApiError::invalid("userId", "must be another user than the caller"));
+    }
+    app.store.change_user(&user, change, app.now()).await?;
+    app.admissions.changed();
+    audit::note(&app, &admin, event, &user, "");
+    Ok(StatusCode::NO_CONTENT)
+}
