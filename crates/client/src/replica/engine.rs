@@ -6,6 +6,7 @@ mod flush;
 mod moves;
 mod queue;
 mod rebuild;
+pub(super) mod report;
 mod state;
 mod tops;
 mod uploads;
@@ -34,6 +35,7 @@ use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 use epoch::as_new;
 use queue::change_record;
+use report::{Reports, Touched};
 
 /// The greatest number of steps in the path of a deleted item.
 const MAX_STEPS: usize = 1_024;
@@ -48,12 +50,13 @@ pub(super) struct Engine<R> {
     seen: Seen,
     /// The epochs that the building slot passed through, and its last position.
     building: (Trail, Option<Cursor>),
+    reports: Option<Reports>,
 }
 
 impl<R: Rows> Engine<R> {
     pub(super) fn new(rows: R, meta: Meta) -> Self {
         let (seen, building) = Default::default();
-        Self { rows, meta, arrived: Vec::new(), seen, building }
+        Self { rows, meta, arrived: Vec::new(), seen, building, reports: None }
     }
 
     /// Runs `work` as one transaction, which is durable when the call returns.
@@ -101,6 +104,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         &self.meta
     }
 
+    fn report_to(&mut self, reports: Reports) {
+        self.reports = Some(reports);
+    }
+
     fn apply_page(
         &mut self,
         slot: Slot,
@@ -119,15 +126,26 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 *last = Some(entry.position.clone());
             }
         }
+        let copied = self.meta.copied;
+        let before = match slot {
+            Slot::Current => self.before(false, |rows| report::of_page(rows, copied, &page))?,
+            Slot::Building => None,
+        };
         let events = self.transaction_on(at_once, |rows, meta| {
             confirmed::apply_page(rows, meta, slot, page, events, &mut arrived)
         })?;
+        if slot == Slot::Current {
+            self.report(before);
+        }
         self.arrived = arrived;
         Ok(events)
     }
 
     fn enqueue(&mut self, edits: NewEdits, now: Timestamp) -> Result<()> {
-        self.transaction(|rows, meta| queue::enqueue(rows, meta, edits, now))
+        let before = self.before(true, |_| Ok(report::of_edits(&edits)))?;
+        self.transaction(|rows, meta| queue::enqueue(rows, meta, edits, now))?;
+        self.report(before);
+        Ok(())
     }
 
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>> {
@@ -142,7 +160,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn give_up_move(&mut self, item: &ItemId) -> Result<Vec<ChangeEvent>> {
-        self.transaction(|rows, meta| moves::give_up(rows, meta, item))
+        self.reported(
+            true,
+            |rows| report::of_held(rows, item),
+            |rows, meta| moves::give_up(rows, meta, item),
+        )
     }
 
     fn rebase(&mut self) -> Result<Option<(WriteId, NewTimes)>> {
@@ -151,7 +173,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>> {
-        self.transaction(|rows, meta| flush::commit_flush(rows, meta, commit))
+        self.reported(
+            false,
+            |rows| report::of_flush(rows, commit),
+            |rows, meta| flush::commit_flush(rows, meta, commit),
+        )
     }
 
     fn set_reconciled(&mut self, state: ReconcileState) -> Result<()> {
@@ -176,7 +202,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     fn swap(&mut self, rebuilt: Rebuilt, with: &Offering<'_>) -> Result<Offered> {
         self.arrived.clear();
         let (trail, _) = std::mem::take(&mut self.building);
-        self.transaction(|rows, meta| rebuild::swap(rows, meta, trail, rebuilt, with))
+        self.reported(
+            false,
+            |_| Ok(Touched::All),
+            |rows, meta| rebuild::swap(rows, meta, trail, rebuilt, with),
+        )
     }
 
     fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, Lost)>> {
@@ -203,11 +233,19 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn put_uploads(&mut self, uploads: &[Upload]) -> Result<()> {
-        self.transaction(|rows, _| uploads.iter().try_for_each(|upload| rows.put_upload(upload)))
+        self.reported(
+            false,
+            |rows| report::of_uploads(rows, uploads),
+            |rows, _| uploads.iter().try_for_each(|upload| rows.put_upload(upload)),
+        )
     }
 
     fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<Vec<ChangeEvent>> {
-        self.transaction(|rows, meta| uploads::settle_uploads(rows, meta, uploads))
+        self.reported(
+            false,
+            |rows| report::of_uploads(rows, uploads),
+            |rows, meta| uploads::settle_uploads(rows, meta, uploads),
+        )
     }
 
     fn remove_upload(&mut self, seq: i64) -> Result<()> {
@@ -222,9 +260,12 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         device: &str,
         now: Timestamp,
     ) -> Result<Vec<ChangeEvent>> {
-        self.transaction(|rows, meta| {
-            uploads::copy_aside(rows, meta, upload, op_id, copy, device, now)
-        })
+        let items = vec![upload.item.clone(), copy.clone()];
+        self.reported(
+            false,
+            |_| Ok(Touched::Items(items)),
+            |rows, meta| uploads::copy_aside(rows, meta, upload, op_id, copy, device, now),
+        )
     }
 
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>> {
@@ -386,7 +427,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         again: Option<OpId>,
         now: Timestamp,
     ) -> Result<Vec<ChangeEvent>> {
-        self.transaction(|rows, meta| queue::settle_rejected(rows, meta, op_id, again, now))
+        self.reported(
+            true,
+            |rows| report::of_rejected(rows, op_id),
+            |rows, meta| queue::settle_rejected(rows, meta, op_id, again, now),
+        )
     }
 
     fn counts(&mut self) -> Result<Counts> {
@@ -475,6 +520,6 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn hydrate(&mut self, state: ReplicaState) -> Result<()> {
-        self.transaction(|rows, meta| state::hydrate(rows, meta, state))
+        self.reported(true, |_| Ok(Touched::All), |rows, meta| state::hydrate(rows, meta, state))
     }
 }

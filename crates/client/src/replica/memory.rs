@@ -602,6 +602,14 @@ impl Rows for MemoryRows {
         Ok(self.queue.ops.values().take(limit).map(|row| row.queued.clone()).collect())
     }
 
+    fn unsettled_items(&mut self) -> Result<Vec<ItemId>> {
+        let acknowledged = self.queue.acknowledged.iter();
+        let operations = acknowledged.filter_map(|seq| self.queue.ops.get(seq));
+        let attached = |upload: &&Upload| upload.state == UploadState::Attached;
+        let uploads = self.uploads.values().filter(attached).map(|upload| upload.item.clone());
+        Ok(operations.map(|row| row.queued.operation.item_id.clone()).chain(uploads).collect())
+    }
+
     fn acknowledge(
         &mut self,
         op_id: &OpId,

@@ -183,6 +183,9 @@ pub(super) trait Rows: Send {
     fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>>;
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>>;
+    /// Returns the items of acknowledged operations and attached contents, which a settled pull may
+    /// remove from the queue.
+    fn unsettled_items(&mut self) -> Result<Vec<ItemId>>;
     /// Marks an operation as acknowledged, and lowers its write id and time to these. Later
     /// operations on the item get no earlier [`Rows::given_times`]. Returns the item,
     /// if the operation is queued.

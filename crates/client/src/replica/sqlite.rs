@@ -702,6 +702,11 @@ impl Rows for SqliteRows {
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>> {
         self.queued("ORDER BY seq LIMIT ?1", [i64::try_from(limit).unwrap_or(i64::MAX)])
     }
+    fn unsettled_items(&mut self) -> Result<Vec<ItemId>> {
+        let sql = "SELECT item FROM queue WHERE state = 1
+             UNION SELECT item FROM uploads WHERE state = 1";
+        self.all(sql, [], |row| self.id(row, 0))
+    }
     fn acknowledge(
         &mut self,
         op_id: &OpId,

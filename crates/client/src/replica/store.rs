@@ -16,6 +16,7 @@ use vfs_sync_core::operation::{Action, Basis, Operation, present};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
 
+use super::engine::report::Reports;
 use crate::api::node::{Grant, Node, QueuedOp, RejectedOp, Trashed};
 use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
 use crate::environment::Environment;
@@ -251,6 +252,9 @@ pub(crate) type NewTimes = BTreeMap<OpId, Timestamp>;
 /// none.
 pub(crate) trait ReplicaStore: Send {
     fn meta(&self) -> &Meta;
+
+    /// Reports what later transactions change.
+    fn report_to(&mut self, reports: Reports);
 
     /// Applies a checked page to a slot. Returns the visible changes, if `events` is set.
     fn apply_page(

@@ -8,6 +8,7 @@
 )]
 
 mod belongs;
+mod changes;
 mod contents;
 mod converge;
 mod deletions;
@@ -23,5 +24,6 @@ mod random_work;
 mod restore;
 mod shared_tree;
 mod sharing;
+mod stable;
 mod traps;
 mod waits;
