@@ -54,7 +54,7 @@ pub use builder::ClientBuilder;
 pub use client::{Status, SyncClient, report_violation};
 pub use config::ClientConfig;
 pub use connection::{Connection, Connectivity, PollingReason};
-pub use content::{CacheUsage, Fetched, LocalContent, StoredContent, TakenContent};
+pub use content::{CacheUsage, DraftContent, Fetched, LocalContent, StoredContent, TakenContent};
 pub use environment::{Environment, SystemEnvironment};
 pub use error::{ClientError, StopReason};
 pub use event::{ChangeEvent, ItemChange, Observer, Progress, ShownItem, SyncReport, TreeChange};

@@ -20,7 +20,7 @@ use vfs_sync_client::{
 use crate::call::{self, Read, Remote, Stream, Write};
 use crate::content::{ContentReader, ContentWriter, PutOptions};
 use crate::environment::CountedEnvironment;
-use crate::runtime::{Cancellation, blocking, detached, guarded, spawned};
+use crate::runtime::{Cancellation, blocking, detached, guarded, spawned, turn};
 use crate::stream::{Feeds, Subscription, Violations};
 use crate::transport::{Adapter, ForeignTransport};
 use crate::{Error, Result};
@@ -213,7 +213,7 @@ impl Client {
     }
 
     /// Returns the client, unless it is closed.
-    fn client(&self) -> Result<SyncClient> {
+    pub(crate) fn client(&self) -> Result<SyncClient> {
         lock(&self.inner.client).clone().ok_or_else(Error::closed)
     }
 
@@ -269,26 +269,20 @@ impl Client {
     }
 
     /// Runs blocking work after all writes before it.
-    fn in_turn<T: Send + 'static, F: FnOnce(SyncClient) -> Result<T> + Send + 'static>(
+    pub(crate) fn in_turn<
+        T: Send + 'static,
+        F: FnOnce(SyncClient) -> Result<T> + Send + 'static,
+    >(
         &self,
         work: F,
     ) -> impl Future<Output = Result<T>> + Send + use<T, F> {
         let client = self.client();
-        // The turn is taken now, and not when the work is polled first.
-        let mut turn = Box::pin(Arc::clone(&self.inner.writes).lock_owned());
-        let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
-        let ready = match turn.as_mut().poll(&mut waker) {
-            std::task::Poll::Ready(guard) => Some(guard),
-            std::task::Poll::Pending => None,
-        };
+        let turn = turn(&self.inner.writes);
         // A write finishes if nobody waits for it any more, and the tracker has `close` wait for it.
         let (done, result) = tokio::sync::oneshot::channel();
         let write = self.inner.calls.track_future(async move {
             let client = client?;
-            let _turn = match ready {
-                Some(guard) => guard,
-                None => turn.await,
-            };
+            let _turn = turn.await;
             blocking(move || work(client)).await
         });
         let begun = detached(async move {
@@ -379,8 +373,7 @@ impl Client {
     /// # Errors
     /// [`crate::ErrorCode::UnknownItem`], [`crate::ErrorCode::Closed`].
     pub fn writer(&self, options: PutOptions) -> Result<ContentWriter> {
-        let client = self.client()?;
-        guarded(|| ContentWriter::open(client, options, &self.inner.calls))
+        guarded(|| ContentWriter::open(self.clone(), options))
     }
 
     /// Opens the content of an item, or an earlier version of it; a content that is not here is

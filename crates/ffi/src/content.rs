@@ -3,22 +3,17 @@
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Buf as _, Bytes};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::mpsc;
-use tokio_util::task::TaskTracker;
 use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::time::Timestamp;
-use vfs_sync_client::{SyncClient, TakenContent};
+use vfs_sync_client::{DraftContent, SyncClient, TakenContent};
 
-use crate::runtime::{blocking, spawned};
-use crate::{Error, ErrorCode, Result, call, value};
+use crate::runtime::{blocking, detached, spawned, turn};
+use crate::{Client, Error, ErrorCode, Result, call, value};
 
 /// The greatest number of bytes that a reader returns at a time.
 const MAX_CHUNK: usize = 1 << 20;
-/// The number of chunks that wait between a writer and the disk.
-const CHUNKS_WAITING: usize = 4;
 
 /// The item of a new content, and the time of the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -140,102 +135,67 @@ impl std::fmt::Debug for ContentReader {
     }
 }
 
-/// A part of a content on its way to the disk.
-enum Chunk {
-    Bytes(Bytes),
-    End,
-}
-
-/// The bytes of a writer, as a reader: without [`Chunk::End`] they end in a failure.
-struct Chunks {
-    receiver: mpsc::Receiver<Chunk>,
-    present: Bytes,
-    ended: bool,
-}
-
-impl Read for Chunks {
-    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
-        while self.present.is_empty() && !self.ended {
-            match self.receiver.blocking_recv() {
-                Some(Chunk::Bytes(bytes)) => self.present = bytes,
-                Some(Chunk::End) => self.ended = true,
-                None => return Err(std::io::Error::other("the writer was dropped")),
-            }
-        }
-        let count = self.present.len().min(to.len());
-        self.present.copy_to_slice(&mut to[..count]);
-        Ok(count)
-    }
-}
-
-type Stored = tokio::sync::oneshot::Receiver<Result<Value>>;
+type Draft = Arc<tokio::sync::Mutex<Option<DraftContent>>>;
 
 /// A content that is written from its start to its end. A writer that is dropped before
 /// [`ContentWriter::finish`] leaves nothing.
 pub struct ContentWriter {
-    chunks: Mutex<Option<mpsc::Sender<Chunk>>>,
-    stored: Mutex<Option<Stored>>,
+    client: Client,
+    options: PutOptions,
+    /// The bytes so far; `None` after the end, and after a failure.
+    draft: Draft,
+}
+
+fn finished() -> Error {
+    Error::new(ErrorCode::Closed, "the content is finished, or failed")
 }
 
 impl ContentWriter {
-    pub(crate) fn open(
-        client: SyncClient,
-        options: PutOptions,
-        calls: &TaskTracker,
-    ) -> Result<Self> {
-        known(&client, &options.item)?;
-        let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
-        let (done, stored) = tokio::sync::oneshot::channel();
-        let chunks = Chunks { receiver, present: Bytes::new(), ended: false };
-        calls.spawn(async move {
-            let work = blocking(move || {
-                let taken = client.contents().take_from(chunks)?;
-                queue(&client, options, taken)
-            });
-            // Nobody may wait any more.
-            let _ = done.send(work.await);
-        });
-        Ok(Self { chunks: Mutex::new(Some(sender)), stored: Mutex::new(Some(stored)) })
+    pub(crate) fn open(client: Client, options: PutOptions) -> Result<Self> {
+        let open = client.client()?;
+        known(&open, &options.item)?;
+        let draft = Some(open.contents().begin()?);
+        Ok(Self { client, options, draft: Arc::new(tokio::sync::Mutex::new(draft)) })
     }
 
-    fn sender(&self) -> Result<mpsc::Sender<Chunk>> {
-        let sender = self.chunks.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        sender.ok_or_else(|| Error::new(ErrorCode::Closed, "the content is finished"))
-    }
-
-    /// Writes bytes behind those before; waits while the disk is behind.
+    /// Writes bytes behind those of the calls before.
     ///
     /// # Errors
-    /// [`ErrorCode::Closed`] after the end; the failure of the disk is returned by
-    /// [`ContentWriter::finish`].
+    /// [`ErrorCode::Closed`] after the end, and a failure to write, which ends the writer.
     pub fn write(&self, bytes: Vec<u8>) -> impl Future<Output = Result<()>> + Send + use<> {
-        let sender = self.sender();
+        let (open, turn) = (self.client.client(), turn(&self.draft));
         spawned(async move {
-            // A receiver that is gone has failed: `finish` says why.
-            let _ = sender?.send(Chunk::Bytes(bytes.into())).await;
-            Ok(())
+            open?;
+            let mut place = turn.await;
+            blocking(move || {
+                // Dropped where writing fails.
+                let mut draft = place.take().ok_or_else(finished)?;
+                draft.write(&bytes)?;
+                *place = Some(draft);
+                Ok(())
+            })
+            .await
         })
     }
 
     /// Queues the content; returns its id, size and digest.
     ///
     /// # Errors
-    /// A failure to write, and those of `Contents::put`.
+    /// [`ErrorCode::Closed`] after the end, and those of `Contents::put`.
     pub fn finish(&self) -> impl Future<Output = Result<Value>> + Send + use<> {
-        let sender = self.sender();
-        drop(self.chunks.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (client, options) = (self.client.clone(), self.options.clone());
+        let turn = turn(&self.draft);
         spawned(async move {
-            let _ = sender?.send(Chunk::End).await;
-            let finished = || Error::new(ErrorCode::Closed, "the content is finished");
-            let lost = |_| Error::new(ErrorCode::Panicked, "the write panicked");
-            stored.ok_or_else(finished)?.await.map_err(lost)?
+            let draft = turn.await.take().ok_or_else(finished)?;
+            client.in_turn(move |client| queue(&client, options, draft.finish())).await
         })
     }
 
     /// Gives the content up: nothing of it stays.
     pub fn abort(&self) {
-        drop(self.chunks.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let turn = turn(&self.draft);
+        // Without a runtime there is no writer.
+        let _ = detached(async move { drop(turn.await.take()) });
     }
 }
 

@@ -1,9 +1,11 @@
 //! The runtime of asynchronous calls: threads of this crate, whatever executor polls a call.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -41,6 +43,24 @@ pub(crate) fn spawned<T: Send + 'static>(
 ) -> impl Future<Output = Result<T>> + Send + 'static {
     let task = runtime().map(|runtime| AbortOnDropHandle::new(runtime.spawn(work)));
     async move { joined(task?.await) }
+}
+
+/// Takes a turn at a lock now, and not when the future is polled first: turns have the order of the
+/// calls.
+pub(crate) fn turn<T: Send + 'static>(
+    lock: &Arc<Mutex<T>>,
+) -> impl Future<Output = OwnedMutexGuard<T>> + Send + use<T> {
+    let mut turn = Box::pin(Arc::clone(lock).lock_owned());
+    let ready = match turn.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(guard) => Some(guard),
+        Poll::Pending => None,
+    };
+    async move {
+        match ready {
+            Some(guard) => guard,
+            None => turn.await,
+        }
+    }
 }
 
 /// Runs `work` on the runtime's threads to its end.

@@ -173,7 +173,10 @@ async fn a_closed_client_ends_its_streams_and_releases_the_replica() {
     while changes.next(None).now_or_never_ready().await.is_some() {}
 
     let waiting = tokio::spawn(changes.next(None));
+    let writer = client.writer(put(&item)).unwrap();
+    writer.write(b"half".to_vec()).await.unwrap();
     client.close().await.unwrap();
+    assert_eq!(writer.finish().await.unwrap_err().code, ErrorCode::Closed);
     client.close().await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap(), None);
     assert_eq!(client.read(r#"{"call":"user"}"#).unwrap_err().code, ErrorCode::Closed);

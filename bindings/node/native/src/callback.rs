@@ -31,8 +31,8 @@ async fn ask<T, P: JsValuesTupleIntoVec>(
     pending: impl FnOnce(Sender<T>) -> P,
 ) -> Result<T, String> {
     let (sender, answer) = oneshot::channel();
-    let status = callback
-        .call(pending(Mutex::new(Some(sender))), ThreadsafeFunctionCallMode::NonBlocking);
+    let status =
+        callback.call(pending(Mutex::new(Some(sender))), ThreadsafeFunctionCallMode::NonBlocking);
     if status != Status::Ok {
         return Err(format!("JavaScript cannot be called: {status}"));
     }
@@ -123,10 +123,7 @@ impl PendingCall {
 
     /// Makes the call over the transport behind this one.
     #[napi(catch_unwind)]
-    pub fn forward<'env>(
-        &self,
-        env: &'env Env,
-    ) -> napi::Result<PromiseRaw<'env, ForwardedAnswer>> {
+    pub fn forward<'env>(&self, env: &'env Env) -> napi::Result<PromiseRaw<'env, ForwardedAnswer>> {
         let forwarding = self.call.forward();
         crate::promise(env, async move {
             let ForeignAnswer { status, body, data, .. } = forwarding.await?;

@@ -74,9 +74,7 @@ pub fn open<'env>(
     let tokens = tokens.map(Tokens::new).transpose()?;
     let tokens = tokens.map(|tokens| Box::new(tokens) as Box<dyn TokenProvider>);
     let server = match (tokens, transport) {
-        (Some(tokens), Some(transport)) => {
-            Server::Around(tokens, Arc::new(Calls::new(transport)?))
-        }
+        (Some(tokens), Some(transport)) => Server::Around(tokens, Arc::new(Calls::new(transport)?)),
         (Some(tokens), None) => Server::Http(tokens),
         (None, Some(transport)) => Server::Foreign(Arc::new(Calls::new(transport)?)),
         (None, None) => {
@@ -249,11 +247,7 @@ pub struct NativeWriter {
 impl NativeWriter {
     /// Writes the next bytes.
     #[napi(catch_unwind)]
-    pub fn write<'env>(
-        &self,
-        env: &'env Env,
-        bytes: Buffer,
-    ) -> napi::Result<PromiseRaw<'env, ()>> {
+    pub fn write<'env>(&self, env: &'env Env, bytes: Buffer) -> napi::Result<PromiseRaw<'env, ()>> {
         promise(env, self.inner.write(bytes.to_vec()))
     }
 

@@ -3,6 +3,7 @@
 mod confirmed;
 pub(super) mod epoch;
 mod flush;
+mod found;
 mod moves;
 mod queue;
 mod rebuild;
@@ -29,6 +30,7 @@ use super::store::{
     Counts, Meta, NewEdits, NewTimes, Offering, Rebuilt, ReplicaStore, Slot, Upload,
 };
 use super::view::{Seen, View};
+use crate::api::Query;
 use crate::api::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp, Trashed, step};
 use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
 use crate::error::{ClientError, StopReason};
@@ -51,12 +53,25 @@ pub(super) struct Engine<R> {
     /// The epochs that the building slot passed through, and its last position.
     building: (Trail, Option<Cursor>),
     reports: Option<Reports>,
+    /// Whether there is an index of shown items, once it is known.
+    indexed: Option<bool>,
+    /// The items that the next transaction may change, if there is an index.
+    touched: Option<Touched>,
 }
 
 impl<R: Rows> Engine<R> {
     pub(super) fn new(rows: R, meta: Meta) -> Self {
         let (seen, building) = Default::default();
-        Self { rows, meta, arrived: Vec::new(), seen, building, reports: None }
+        Self {
+            rows,
+            meta,
+            arrived: Vec::new(),
+            seen,
+            building,
+            reports: None,
+            indexed: None,
+            touched: None,
+        }
     }
 
     /// Runs `work` as one transaction, which is durable when the call returns.
@@ -72,10 +87,21 @@ impl<R: Rows> Engine<R> {
         work: impl FnOnce(&mut R, &mut Meta) -> Result<T>,
     ) -> Result<T> {
         self.seen = Seen::default();
+        let touched = self.touched.take();
+        let drops_index = matches!(touched, Some(Touched::All));
         self.rows.begin(at_once)?;
         let mut meta = self.meta.clone();
-        let done = work(&mut self.rows, &mut meta)
-            .and_then(|value| self.rows.commit(&self.meta, &meta).map(|()| value));
+        let done = work(&mut self.rows, &mut meta).and_then(|value| {
+            match &touched {
+                None => {}
+                Some(Touched::All) => self.rows.clear_found()?,
+                Some(Touched::Items(ids)) => found::refresh(&mut self.rows, &meta, ids)?,
+            }
+            self.rows.commit(&self.meta, &meta).map(|()| value)
+        });
+        if drops_index {
+            self.indexed = None;
+        }
         match done {
             Ok(value) => {
                 self.meta = meta;
@@ -126,9 +152,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 *last = Some(entry.position.clone());
             }
         }
-        let copied = self.meta.copied;
+        let (copied, epoch) = (self.meta.copied, self.meta.epoch);
         let before = match slot {
-            Slot::Current => self.before(false, |rows| report::of_page(rows, copied, &page))?,
+            Slot::Current => {
+                self.before(false, |rows| report::of_page(rows, copied, epoch, &page))?
+            }
             Slot::Building => None,
         };
         let events = self.transaction_on(at_once, |rows, meta| {
@@ -289,6 +317,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
 
     fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>> {
         self.rows.blobs_to_keep()
+    }
+
+    fn find(&mut self, query: &Query) -> Result<Vec<Node>> {
+        self.found(query)
     }
 
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>> {

@@ -1,5 +1,7 @@
 //! The replica in memory: for tests, and for applications that store nothing.
 
+mod found;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::HashMap;
@@ -15,9 +17,10 @@ use vfs_sync_core::time::Timestamp;
 
 use super::engine::Engine;
 use super::rows::{
-    AttachmentRow, GrantRow, ItemRow, LinkRow, LostRow, Parents, RemovalRow, Result, Rows,
+    AttachmentRow, FoundRow, GrantRow, ItemRow, LinkRow, LostRow, Parents, RemovalRow, Result, Rows,
 };
 use super::store::{Counts, Meta, MoveId, ReplicaStore, Slot, Upload, UploadState};
+use crate::api::Query;
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 
@@ -133,6 +136,7 @@ struct Undo {
 
 #[derive(Default)]
 pub(super) struct MemoryRows {
+    found: found::Found,
     slots: [Registers; 2],
     current: usize,
     queue: Queue,
@@ -527,6 +531,34 @@ impl Rows for MemoryRows {
     fn swap_slots(&mut self) -> Result<()> {
         self.current = 1 - self.current;
         Ok(())
+    }
+
+    fn is_indexed(&mut self) -> Result<bool> {
+        Ok(self.found.indexed)
+    }
+
+    fn set_indexed(&mut self, indexed: bool) -> Result<()> {
+        self.found.indexed = indexed;
+        Ok(())
+    }
+
+    fn clear_found(&mut self) -> Result<()> {
+        self.found = found::Found::default();
+        Ok(())
+    }
+
+    fn put_found(&mut self, row: FoundRow) -> Result<()> {
+        self.found.rows.insert(row.id.clone(), row);
+        Ok(())
+    }
+
+    fn remove_found(&mut self, id: &ItemId) -> Result<()> {
+        self.found.rows.remove(id);
+        Ok(())
+    }
+
+    fn find(&mut self, query: &Query) -> Result<Vec<ItemId>> {
+        Ok(self.found.find(query))
     }
 
     fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()> {

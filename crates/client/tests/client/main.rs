@@ -18,6 +18,7 @@ mod hydrate;
 mod live;
 mod local;
 mod moves;
+mod queries;
 mod random;
 mod random_sharing;
 mod random_work;

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use tokio::sync::{broadcast, watch};
 use vfs_sync_core::client::flush::FlushCommit;
 use vfs_sync_core::client::pull::PageCommit;
+use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{ItemId, OpId};
 use vfs_sync_core::tree::Node;
@@ -52,19 +53,24 @@ impl<R: Rows> Engine<R> {
         local: bool,
         touched: impl FnOnce(&mut R) -> Result<Touched>,
     ) -> Result<Option<Before>> {
-        let Some(reports) = &self.reports else { return Ok(None) };
-        if reports.changes.receiver_count() == 0 {
+        let indexed = self.has_index()?;
+        let reports = self.reports.as_ref();
+        let listened = reports.filter(|reports| reports.changes.receiver_count() > 0);
+        let changes = listened.map(|reports| reports.changes.clone());
+        if !indexed && changes.is_none() {
             return Ok(None);
         }
-        let changes = reports.changes.clone();
-        let items = match touched(&mut self.rows)? {
-            Touched::All => None,
-            Touched::Items(mut items) => {
-                items.sort_unstable();
-                items.dedup();
-                Some(items).filter(|items| items.len() <= REPORTED_SINGLY)
-            }
+        let mut touched = touched(&mut self.rows)?;
+        if let Touched::Items(items) = &mut touched {
+            items.sort_unstable();
+            items.dedup();
+        }
+        let items = match &touched {
+            Touched::Items(items) if items.len() <= REPORTED_SINGLY => Some(items.clone()),
+            _ => None,
         };
+        self.touched = indexed.then_some(touched);
+        let Some(changes) = changes else { return Ok(None) };
         let items = match items {
             Some(items) => {
                 let shown = self.shown(items.iter())?;
@@ -180,7 +186,12 @@ fn path<R: Rows>(
 
 /// Returns the items of a page; a page that settles a pull also ends the overlay of the operations
 /// that it covers.
-pub(super) fn of_page<R: Rows>(rows: &mut R, copied: bool, page: &PageCommit) -> Result<Touched> {
+pub(super) fn of_page<R: Rows>(
+    rows: &mut R,
+    copied: bool,
+    epoch: Option<Epoch>,
+    page: &PageCommit,
+) -> Result<Touched> {
     if page.settled.is_some() && copied {
         return Ok(Touched::All);
     }
@@ -193,7 +204,7 @@ pub(super) fn of_page<R: Rows>(rows: &mut R, copied: bool, page: &PageCommit) ->
     };
     let mut items: Vec<ItemId> =
         page.entries.iter().map(|entry| item(entry.body.change.key())).collect();
-    if page.settled.is_some() {
+    if page.settled.is_some() || page.epoch != epoch {
         items.extend(rows.unsettled_items()?);
     }
     Ok(Touched::Items(items))
@@ -208,7 +219,10 @@ pub(super) fn of_edits(edits: &NewEdits) -> Touched {
 /// what depends on the operation.
 pub(super) fn of_flush<R: Rows>(rows: &mut R, commit: &FlushCommit) -> Result<Touched> {
     if commit.rejected.is_empty() {
-        return Ok(Touched::Items(Vec::new()));
+        // Those that were pushed are the first ones. The server may have given them other times.
+        let decided = commit.acknowledged.len() + commit.outdated.len();
+        let pushed = rows.pending(decided)?.into_iter();
+        return Ok(Touched::Items(pushed.map(|(op, _)| op.item_id).collect()));
     }
     let queue = rows.queue(REPORTED_SINGLY + 1)?;
     if queue.len() > REPORTED_SINGLY {
