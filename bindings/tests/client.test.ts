@@ -271,6 +271,26 @@ test('background work brings the changes of others, and watched children follow'
   assert.ok(live);
 });
 
+test('a query finds pages, and is watched', async () => {
+  await using client = await offline();
+  const results = client.watch({ type: 'photo', sortBy: 'name', descending: true });
+  assert.deepEqual((await results.next()).value, { added: [], changed: [], removed: [], order: [] });
+  const ids = await client.transaction((batch) =>
+    ['a', 'b', 'c'].map((name, stars) => batch.create('photo', name, { metadata: { stars } })),
+  );
+  await client.createFile('no photo');
+  assert.deepEqual((await results.next()).value?.order, [...ids].reverse());
+  const names: (string | null)[] = [];
+  for await (const { name } of client.findAll({ type: 'photo', limit: 2 })) names.push(name);
+  assert.deepEqual(names, ['a', 'b', 'c']);
+  const found = await client.find({ metadata: { key: 'stars', value: 1 } });
+  assert.deepEqual(found.items.map(({ id }) => id), [ids[1]]);
+  assert.equal((await client.find({ namePrefix: 'no ' })).items.length, 1);
+  await client.delete(ids[0]!);
+  assert.deepEqual((await results.next()).value?.removed, [ids[0]]);
+  await assert.rejects(client.find({ name: 'a', namePrefix: 'a' }), { code: 'invalid' });
+});
+
 test('a share appears for the other user, and goes', async () => {
   await using server = await TestServer.start();
   await using alice = await server.device('alice');

@@ -6,6 +6,7 @@ import type {
   AccessLevel,
   CacheUsage,
   Child,
+  Found,
   Grant,
   HeldUpload,
   HydrateOutcome,
@@ -17,9 +18,11 @@ import type {
   Outstanding,
   Principal,
   Progress,
+  Query,
   QueuedOperation,
   Reader,
   RejectedOperation,
+  ResultChange,
   ServerState,
   Status,
   StoredContent,
@@ -240,6 +243,26 @@ export class Client implements AsyncDisposable {
    */
   walk(options: { root?: string; owner?: string; limit?: number } = {}): TreeEntry[] {
     return this.#calls.read({ call: 'walk', ...options });
+  }
+
+  /** Returns a page of the items that a query finds. The first query makes an index of the replica. */
+  async find(query: Query = {}, options?: Cancellable): Promise<Found> {
+    return this.#calls.run({ call: 'find', query }, options);
+  }
+
+  /** Returns all items that a query finds, page by page. */
+  async *findAll(query: Query = {}, options?: Cancellable): AsyncGenerator<Node, void, undefined> {
+    let after = query.after ?? null;
+    do {
+      const page = await this.find({ ...query, after }, options);
+      yield* page.items;
+      after = page.next;
+    } while (after !== null);
+  }
+
+  /** Returns the first result of a query, all of it added, and each difference after it. */
+  watch(query: Query = {}, options?: Cancellable): Subscription<ResultChange> {
+    return this.#calls.subscribe({ stream: 'query', query }, options);
   }
 
   /** Creates a folder; returns its id. Each call makes a new one: see {@link getOrCreateFolder}. */

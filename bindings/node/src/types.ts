@@ -25,6 +25,51 @@ export interface Principal {
   readonly id: string;
 }
 
+/** A place in the result of a query: the item after which the next page begins. */
+export interface QueryCursor {
+  readonly name: string;
+  readonly modifiedAt: string;
+  readonly id: string;
+}
+
+/** A query of all items that the replica shows. Every condition that is given must hold. */
+export interface Query {
+  /** The whole name, as it was set. */
+  readonly name?: string;
+  /** The beginning of the name; it excludes `name`. */
+  readonly namePrefix?: string;
+  readonly type?: ObjectType;
+  readonly owner?: string;
+  /** A metadata key, and the value that the item must have. */
+  readonly metadata?: { readonly key: string; readonly value: Json };
+  /** The earliest time of the item, RFC 3339. */
+  readonly modifiedSince?: string;
+  /** `name` (the default) or `modifiedAt`. */
+  readonly sortBy?: 'name' | 'modifiedAt';
+  readonly descending?: boolean;
+  /** {@link Found.next} of the page before. */
+  readonly after?: QueryCursor | null;
+  /** The greatest number of items: at most 1,000, which is the default. */
+  readonly limit?: number;
+}
+
+/** A page of the result of a query. */
+export interface Found {
+  readonly items: readonly Node[];
+  /** The place after which the next page begins; `null` after an empty one, which is the last. */
+  readonly next: QueryCursor | null;
+}
+
+/** The difference between two results of a query. */
+export interface ResultChange {
+  readonly added: readonly Node[];
+  /** Items that changed, and are still in the result. */
+  readonly changed: readonly Node[];
+  readonly removed: readonly string[];
+  /** All items of the result, in order. */
+  readonly order: readonly string[];
+}
+
 /** A value of JSON. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
 

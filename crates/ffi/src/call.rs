@@ -11,6 +11,7 @@ use vfs_sync_client::core::id::{BlobId, ItemId, OpId, UserId};
 use vfs_sync_client::core::item::{Name, ObjectType};
 use vfs_sync_client::core::time::Timestamp;
 
+use crate::query::QueryForm;
 use crate::{Error, Result};
 
 /// The greatest number of entries that a listing returns.
@@ -221,6 +222,9 @@ pub enum Remote {
     Fetch {
         items: Vec<ItemId>,
     },
+    Find {
+        query: Box<QueryForm>,
+    },
     Versions {
         item: ItemId,
     },
@@ -254,6 +258,8 @@ pub enum Stream {
     Progress {},
     /// The children of a container, at first and after each change.
     Children { parent: Option<ItemId> },
+    /// The first result of a query, all of it added, and each difference after it.
+    Query { query: Box<QueryForm> },
 }
 
 /// Parses a call.

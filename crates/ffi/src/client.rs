@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 use vfs_sync_client::core::id::{ReplicaId, UserId};
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::{
-    ClientBuilder, ClientConfig, ClientError, HttpConfig, HttpTransport, SyncClient, TokenProvider,
-    Transport,
+    ClientBuilder, ClientConfig, ClientError, HttpConfig, HttpTransport, Query, SyncClient,
+    TokenProvider, Transport,
 };
 
 use crate::call::{self, Read, Remote, Stream, Write};
@@ -342,8 +342,13 @@ impl Client {
                 let inner = weak.upgrade().ok_or_else(Error::closed)?;
                 Self { inner }.read_call(read)
             };
+            let weak = Arc::downgrade(&self.inner);
+            let find = move |query: &Query| {
+                let inner = weak.upgrade().ok_or_else(Error::closed)?;
+                Ok(Self { inner }.client()?.find(query)?)
+            };
             let closed = self.inner.closed.child_token();
-            self.inner.feeds.subscribe(&client, stream, Box::new(read), closed)
+            self.inner.feeds.subscribe(&client, stream, (Box::new(read), Arc::new(find)), closed)
         })
     }
 

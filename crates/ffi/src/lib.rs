@@ -17,6 +17,7 @@ mod client;
 mod content;
 mod environment;
 mod error;
+pub mod query;
 mod runtime;
 mod stream;
 mod transport;

@@ -8,10 +8,12 @@ use futures::stream::BoxStream;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{ChangeEvent, Observer, Progress, SyncClient, TreeChange, Violation};
+use vfs_sync_client::{
+    ChangeEvent, Node, Observer, Progress, Query, ResultChange, SyncClient, TreeChange, Violation,
+};
 
 use crate::call::{Read, Stream};
-use crate::runtime::{Cancellation, spawned};
+use crate::runtime::{Cancellation, blocking, spawned};
 use crate::{Error, Result, value};
 
 /// The number of violations that are kept: the latest ones.
@@ -20,6 +22,8 @@ const VIOLATIONS_KEPT: usize = 10_000;
 type Values = BoxStream<'static, Result<Value>>;
 /// A read that does not keep the client open.
 pub(crate) type Reading = Box<dyn Fn(Read) -> Result<Value> + Send + Sync>;
+/// A query that does not keep the client open.
+pub(crate) type Finding = Arc<dyn Fn(&Query) -> Result<Vec<Node>> + Send + Sync>;
 
 /// The violations that a client has emitted, in order.
 #[derive(Debug, Clone, Default)]
@@ -85,7 +89,7 @@ impl Feeds {
         &self,
         client: &SyncClient,
         stream: Stream,
-        read: Reading,
+        (read, find): (Reading, Finding),
         closed: CancellationToken,
     ) -> Result<Subscription> {
         let values: Values = match stream {
@@ -115,6 +119,10 @@ impl Feeds {
             Stream::Children { parent } => {
                 let ticks = [ticks(client.tree_version())];
                 distinct(ticks, move || read(Read::Children { parent: parent.clone() }))?
+            }
+            Stream::Query { query } => {
+                let query = Arc::new(Query::try_from(*query)?);
+                results(client.tree_version(), query, find)
             }
         };
         Ok(Subscription { values: Arc::new(tokio::sync::Mutex::new(values)), closed })
@@ -173,6 +181,31 @@ fn distinct<const N: usize>(
         }
     });
     Ok(Box::pin(start.chain(rest)))
+}
+
+/// Returns the first result of a query, and each difference after it.
+fn results(version: watch::Receiver<u64>, query: Arc<Query>, find: Finding) -> Values {
+    let state = (version, query, find, None::<Vec<Node>>);
+    Box::pin(futures::stream::unfold(state, |(mut version, query, find, mut last)| async move {
+        loop {
+            if last.is_some() {
+                version.changed().await.ok()?;
+            }
+            version.borrow_and_update();
+            let (wanted, finding) = (Arc::clone(&query), Arc::clone(&find));
+            let now = match blocking(move || finding(&wanted)).await {
+                Ok(now) => now,
+                Err(error) => return Some((Err(error), (version, query, find, last))),
+            };
+            let first = last.is_none();
+            let change = ResultChange::between(last.as_deref().unwrap_or_default(), &now);
+            last = Some(now);
+            if change.is_some() || first {
+                let value = value::result_change(&change.unwrap_or_default());
+                return Some((Ok(value), (version, query, find, last)));
+            }
+        }
+    }))
 }
 
 /// A stream of values. It ends when it or the client is closed.

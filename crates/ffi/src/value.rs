@@ -6,8 +6,9 @@ use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::wire::Version;
 use vfs_sync_client::{
     ChangeEvent, Child, Connection, Connectivity, Grant, ItemChange, LostEntry, Node, Outstanding,
-    PollingReason, Progress, QueuedOp, QueuedState, Reader, RejectedOp, RejectedUpload, ShownItem,
-    Status, StopReason, StoredContent, SyncReport, Trashed, TreeChange, TreeEntry, WaitingUpload,
+    PollingReason, Progress, QueryCursor, QueuedOp, QueuedState, Reader, RejectedOp,
+    RejectedUpload, ResultChange, ShownItem, Status, StopReason, StoredContent, SyncReport,
+    Trashed, TreeChange, TreeEntry, WaitingUpload,
 };
 
 pub(crate) fn node(node: &Node) -> Value {
@@ -36,6 +37,26 @@ fn node_with(item: &Node, fields: Value) -> Value {
 
 pub(crate) fn child(child: &Child) -> Value {
     node_with(&child.node, json!({ "shownName": child.name, "shortcut": child.shortcut }))
+}
+
+pub(crate) fn nodes(all: &[Node]) -> Value {
+    all.iter().map(node).collect()
+}
+
+/// Returns a page of a query, with the place after which the next one begins.
+pub(crate) fn found(page: &[Node]) -> Value {
+    let next = page.last().map(|last| {
+        let place = QueryCursor::of(last);
+        json!({ "name": place.name, "modifiedAt": place.modified_at, "id": place.id })
+    });
+    json!({ "items": nodes(page), "next": next })
+}
+
+pub(crate) fn result_change(change: &ResultChange) -> Value {
+    json!({
+        "added": nodes(&change.added), "changed": nodes(&change.changed),
+        "removed": change.removed, "order": change.order,
+    })
 }
 
 pub(crate) fn children(all: &[Child]) -> Value {

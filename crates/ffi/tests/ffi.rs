@@ -334,6 +334,31 @@ async fn children_and_the_sync_state_are_watched() {
 }
 
 #[tokio::test]
+async fn a_query_finds_pages_and_is_watched() {
+    let client = over("fail").await;
+    let query = r#"{"stream":"query","query":{"type":"note","sortBy":"name"}}"#;
+    let results = client.subscribe(query).unwrap();
+    assert_eq!(next(&results).await["order"], json!([]));
+    let b = create(&client, "note", None, "b").await;
+    assert_eq!(next(&results).await["added"][0]["name"], "b");
+    let a = create(&client, "note", None, "a").await;
+    create(&client, "file", None, "c").await;
+    assert_eq!(next(&results).await["order"], json!([a, b]));
+    let mut after = Value::Null;
+    for expected in [json!([a]), json!([b]), json!([])] {
+        let query = json!({ "type": "note", "limit": 1, "after": after });
+        let call = json!({ "call": "find", "query": query }).to_string();
+        let page: Value = serde_json::from_str(&client.run(&call, None).await.unwrap()).unwrap();
+        let ids: Value =
+            page["items"].as_array().unwrap().iter().map(|i| i["id"].clone()).collect();
+        assert_eq!(ids, expected);
+        after = page["next"].clone();
+    }
+    let both = r#"{"call":"find","query":{"name":"a","namePrefix":"a"}}"#;
+    assert_eq!(client.run(both, None).await.unwrap_err().code, ErrorCode::Invalid);
+}
+
+#[tokio::test]
 async fn clients_of_one_seed_make_the_same_state() {
     let mut states = Vec::new();
     for _ in 0..2 {

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::operation::{Action, Upsert};
-use vfs_sync_client::{Batch, StateExport, SyncClient};
+use vfs_sync_client::{Batch, Query, StateExport, SyncClient};
 
 use crate::call::{Edit, MAX_LISTED, Read, Remote, Write};
+use crate::runtime::blocking;
 use crate::{Result, value};
 
 pub(super) fn read(client: &SyncClient, call: Read) -> Result<Value> {
@@ -180,6 +181,12 @@ pub(super) async fn run(client: SyncClient, call: Remote) -> Result<Value> {
         Remote::Fetch { items } => json!({
             "downloaded": client.contents().fetch(&items).await?.downloaded,
         }),
+        Remote::Find { query } => {
+            let query = Query::try_from(*query)?;
+            // The first query of a replica makes an index of it.
+            let found = blocking(move || Ok(client.find(&query)?)).await?;
+            value::found(&found)
+        }
         Remote::Versions { item } => {
             client.contents().versions(&item).await?.iter().map(value::version).collect()
         }
