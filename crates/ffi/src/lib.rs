@@ -26,7 +26,7 @@ mod value;
 pub use client::{Client, ClientOptions, Mode, Server, TestOptions};
 pub use content::{ContentReader, ContentWriter, PutOptions};
 pub use error::{Error, ErrorCode};
-pub use runtime::Cancellation;
+pub use runtime::{Cancellation, Task, spawn};
 pub use stream::{Subscription, Violations};
 pub use transport::{ForeignAnswer, ForeignCall, ForeignTransport};
 pub use vfs_sync_client::{StaticToken, TokenProvider};

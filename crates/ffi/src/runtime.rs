@@ -63,6 +63,18 @@ pub(crate) fn turn<T: Send + 'static>(
     }
 }
 
+/// A future that runs on the threads of this crate. Dropping it cancels the future at its next await.
+#[derive(Debug)]
+pub struct Task(#[allow(dead_code, reason = "held to be dropped")] AbortOnDropHandle<()>);
+
+/// Runs a future on the threads of this crate, for a binding without an executor.
+///
+/// # Errors
+/// [`ErrorCode::Storage`] if the system has no threads.
+pub fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<Task> {
+    Ok(Task(AbortOnDropHandle::new(runtime()?.spawn(work))))
+}
+
 /// Runs `work` on the runtime's threads to its end.
 pub(crate) fn detached(work: impl Future<Output = ()> + Send + 'static) -> Result<()> {
     drop(runtime()?.spawn(work));
