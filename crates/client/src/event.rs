@@ -124,7 +124,7 @@ pub struct ItemChange {
 /// A change of the tree as the replica shows it, by an edit of its own or by a pull.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TreeChange {
-    /// One item changed. The paths of items under it may have changed with it: these are not
+    /// A change of one item. The paths of items under it may have changed with it: these are not
     /// reported.
     Item(Box<ItemChange>),
     /// The whole tree may have changed: the application should read it again.

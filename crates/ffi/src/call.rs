@@ -262,7 +262,7 @@ pub enum Stream {
     Query { query: Box<QueryForm> },
 }
 
-/// Parses a call.
+/// Parses a call from its JSON.
 ///
 /// # Errors
 /// [`crate::ErrorCode::Invalid`], with the field and the reason.

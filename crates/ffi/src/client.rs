@@ -67,21 +67,21 @@ pub struct ClientOptions {
     pub client_id: Option<ReplicaId>,
     /// The name of the device in the names of conflicted copies.
     pub device: Option<String>,
-    /// As [`ClientConfig::rematerialise`].
+    /// The value of [`ClientConfig::rematerialise`].
     pub rematerialise: Option<bool>,
-    /// As [`ClientConfig::page_limit`].
+    /// The value of [`ClientConfig::page_limit`].
     pub page_limit: Option<u32>,
-    /// As [`ClientConfig::transfers`].
+    /// The value of [`ClientConfig::transfers`].
     pub transfers: Option<usize>,
-    /// As [`ClientConfig::cache_size`].
+    /// The value of [`ClientConfig::cache_size`].
     pub cache_size: Option<u64>,
-    /// As [`ClientConfig::interval`], in milliseconds.
+    /// The value of [`ClientConfig::interval`], in milliseconds.
     pub interval_ms: Option<u64>,
-    /// As [`ClientConfig::live`].
+    /// The value of [`ClientConfig::live`].
     pub live: Option<bool>,
-    /// As [`ClientConfig::live_interval`], in milliseconds.
+    /// The value of [`ClientConfig::live_interval`], in milliseconds.
     pub live_interval_ms: Option<u64>,
-    /// As [`HttpConfig::insecure_http`].
+    /// The value of [`HttpConfig::insecure_http`].
     #[serde(default)]
     pub insecure_http: bool,
     /// A clock and ids for tests.
@@ -136,7 +136,7 @@ impl TokenProvider for Tokens {
     }
 }
 
-/// A client. Clones share it; it ends with [`Client::close`] or with the last clone, reader and
+/// A client with its replica. Clones share it; it ends with [`Client::close`] or with the last clone, reader and
 /// writer.
 #[derive(Clone)]
 pub struct Client {

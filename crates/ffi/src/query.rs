@@ -1,4 +1,4 @@
-//! Queries as data.
+//! Queries as data, like the calls.
 
 use serde::Deserialize;
 use serde_json::Value;

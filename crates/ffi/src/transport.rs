@@ -92,7 +92,7 @@ impl ForeignCall {
 /// server does, or forwards them.
 #[async_trait]
 pub trait ForeignTransport: Send + Sync + 'static {
-    /// Answers a call.
+    /// Answers a call to the server.
     ///
     /// # Errors
     /// A sentence that says why there is no answer: the client takes it for a failure of the

@@ -53,7 +53,7 @@ pub(super) struct Engine<R> {
     /// The epochs that the building slot passed through, and its last position.
     building: (Trail, Option<Cursor>),
     reports: Option<Reports>,
-    /// Whether there is an index of shown items, once it is known.
+    /// True if there is an index of shown items; `None` until that is known.
     indexed: Option<bool>,
     /// The items that the next transaction may change, if there is an index.
     touched: Option<Touched>,

@@ -1,4 +1,4 @@
-//! What each call does.
+//! The effect of each call on the client.
 
 use serde_json::{Value, json};
 use vfs_sync_client::core::id::ItemId;

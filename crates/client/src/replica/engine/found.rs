@@ -39,7 +39,7 @@ impl<R: Rows> Engine<R> {
         })
     }
 
-    /// Indexes all items. A crash on the way leaves an index that does not count, and is made anew.
+    /// Makes the index of all items. A crash on the way leaves an index that does not count, and is made anew.
     fn make_index(&mut self) -> Result<()> {
         self.transaction(|rows, _| rows.clear_found())?;
         let mut after: Option<ItemId> = None;
