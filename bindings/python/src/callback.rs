@@ -90,10 +90,8 @@ type Answer = (u16, String, Option<Vec<u8>>, Option<f64>);
 impl ForeignTransport for Calls {
     async fn call(&self, call: ForeignCall) -> Result<ForeignAnswer, String> {
         let callback = Arc::clone(&self.0);
-        let (status, body, data, retry_after): Answer = python(move |py| {
-            callback.call1(py, (PyCall { call },))?.extract(py)
-        })
-        .await?;
+        let (status, body, data, retry_after): Answer =
+            python(move |py| callback.call1(py, (PyCall { call },))?.extract(py)).await?;
         Ok(ForeignAnswer { status, body, data: data.map(Into::into), retry_after })
     }
 }
