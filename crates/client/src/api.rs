@@ -35,3 +35,4 @@ pub use recover::LostChanges;
 pub use share::Sharing;
 pub use state::{HydrateOutcome, StateExport};
 pub use trash::Trash;
+pub use tree::{MAX_FOUND, NameIs, Query, QueryCursor, QueryWatch, ResultChange, SortBy};

@@ -18,14 +18,16 @@ use crate::content::cache::Cache;
 use crate::device::Device;
 use crate::environment::Environment;
 use crate::error::{ClientError, StopReason};
-use crate::event::{ChangeEvent, Observer, Progress};
+use crate::event::{ChangeEvent, Observer, Progress, TreeChange};
 use crate::lock::lock;
-use crate::replica::ReplicaStore;
+use crate::replica::{ReplicaStore, Reports};
 use crate::sync::task::Background;
 use crate::transport::Transport;
 
 /// The number of changes that a subscriber may fall behind before it misses some.
 const CHANGES_KEPT: usize = 4_096;
+/// The number of changes of the tree that a subscriber may fall behind before it misses some.
+const TREE_CHANGES_KEPT: usize = 8_192;
 
 /// The state of a replica, for people and for triage.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +91,9 @@ pub(crate) struct Inner {
     pub(crate) progress: Mutex<Progress>,
     observers: Mutex<Vec<Arc<dyn Observer>>>,
     changes: broadcast::Sender<ChangeEvent>,
+    tree_changes: broadcast::Sender<TreeChange>,
+    /// A number that grows with every transaction that may change the tree.
+    version: watch::Receiver<u64>,
     /// A lock that every call to the server holds: one sync at a time.
     pub(crate) work: Arc<tokio::sync::Mutex<()>>,
     pub(crate) sync_requested: Arc<Notify>,
@@ -100,7 +105,7 @@ pub(crate) struct Inner {
 
 impl SyncClient {
     pub(crate) fn over(
-        store: Box<dyn ReplicaStore>,
+        mut store: Box<dyn ReplicaStore>,
         cache: Arc<Cache>,
         transport: Arc<dyn Transport>,
         config: ClientConfig,
@@ -110,6 +115,9 @@ impl SyncClient {
         description.set_stopped(meta.stopped.as_ref().map(|reason| reason.signature.clone()));
         let description = Arc::new(description);
         transport.bind_device(&description);
+        let tree_changes = broadcast::channel(TREE_CHANGES_KEPT).0;
+        let (changed, version) = watch::channel(0);
+        store.report_to(Reports { changes: tree_changes.clone(), version: changed });
         let inner = Inner {
             store: Mutex::new(store),
             transport,
@@ -122,6 +130,8 @@ impl SyncClient {
             progress: Mutex::default(),
             observers: Mutex::default(),
             changes: broadcast::channel(CHANGES_KEPT).0,
+            tree_changes,
+            version,
             work: Arc::default(),
             sync_requested: Arc::default(),
             background: Mutex::default(),
@@ -164,6 +174,21 @@ impl SyncClient {
     #[must_use]
     pub fn subscribe(&self) -> broadcast::Receiver<ChangeEvent> {
         self.inner.changes.subscribe()
+    }
+
+    /// Subscribes to the changes of the tree from now on: by edits of this replica and by pulls, each
+    /// with the item as it was before. A subscriber that is too slow misses some; its channel reports
+    /// how many. While there is a subscriber, each transaction looks its items up before and after.
+    #[must_use]
+    pub fn tree_changes(&self) -> broadcast::Receiver<TreeChange> {
+        self.inner.tree_changes.subscribe()
+    }
+
+    /// Returns a number that grows with every transaction that may have changed the tree, for reads
+    /// that are repeated after a change.
+    #[must_use]
+    pub fn tree_version(&self) -> watch::Receiver<u64> {
+        self.inner.version.clone()
     }
 
     /// Returns the state of the connection to the server, and each change of it. Background work also

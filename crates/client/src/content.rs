@@ -9,7 +9,7 @@ mod upload;
 
 pub use cache::CacheUsage;
 pub use download::Fetched;
-pub use local::{LocalContent, StoredContent, TakenContent};
+pub use local::{DraftContent, LocalContent, StoredContent, TakenContent};
 
 pub(crate) use batch_download::{Keep, batch_read};
 pub(crate) use download::{cached, download, read};

@@ -6,6 +6,7 @@ use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, OpId, UserId};
 use vfs_sync_core::wire::PushReason;
 
+use crate::api::node::Node;
 use crate::api::outstanding::Outstanding;
 use crate::connection::Connection;
 use crate::error::StopReason;
@@ -91,6 +92,42 @@ pub enum ChangeEvent {
     Offered(Offered),
     /// The whole tree may have changed: the application should read it again. A subscriber that was
     /// too slow is notified by its channel instead.
+    Rebuilt,
+}
+
+/// An item as the replica shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShownItem {
+    /// The item's fields and content.
+    pub node: Node,
+    /// The visible containers of the item, by id.
+    pub parents: Vec<ItemId>,
+    /// The path of the item in the form of [`TreePath`](crate::TreePath), by the names as they were
+    /// set: siblings that share a name have one path here, and different ones by
+    /// [`SyncClient::path_of`](crate::SyncClient::path_of).
+    pub path: String,
+}
+
+/// A change of one item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemChange {
+    /// The id of the item.
+    pub id: ItemId,
+    /// The item before the change; `None` if it was not shown.
+    pub before: Option<ShownItem>,
+    /// The item after the change; `None` if it is not shown any more.
+    pub after: Option<ShownItem>,
+    /// True for an edit of this replica.
+    pub local: bool,
+}
+
+/// A change of the tree as the replica shows it, by an edit of its own or by a pull.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TreeChange {
+    /// A change of one item. The paths of items under it may have changed with it: these are not
+    /// reported.
+    Item(Box<ItemChange>),
+    /// The whole tree may have changed: the application should read it again.
     Rebuilt,
 }
 

@@ -13,7 +13,7 @@
 //!     .create("replica", UserId::new("alice")?)?; // the next time: open("replica")
 //!
 //! // Durable when the call returns and visible at once, online or not.
-//! let photos = client.create_folder(None, Name::new("Photos")?)?;
+//! let photos = client.get_or_create_folder(None, Name::new("Photos")?)?;
 //! let sea = client.create_file(Some(&photos), Name::new("sea.jpg")?)?;
 //! client.item(&sea).put(&b"bytes"[..])?;
 //! assert_eq!(client.resolve("/Photos/sea.jpg")?.id, sea);
@@ -55,11 +55,11 @@ pub use builder::ClientBuilder;
 pub use client::{Status, SyncClient, report_violation};
 pub use config::ClientConfig;
 pub use connection::{Connection, Connectivity, PollingReason};
-pub use content::{CacheUsage, Fetched, LocalContent, StoredContent, TakenContent};
+pub use content::{CacheUsage, DraftContent, Fetched, LocalContent, StoredContent, TakenContent};
 pub use device::{BoundDevice, Device};
 pub use environment::{Environment, SystemEnvironment};
 pub use error::{ClientError, StopReason};
-pub use event::{ChangeEvent, Observer, Progress, SyncReport};
+pub use event::{ChangeEvent, ItemChange, Observer, Progress, ShownItem, SyncReport, TreeChange};
 pub use sync::live::Hints;
 pub use transport::{
     HttpConfig, HttpTransport, StaticToken, TokenProvider, Transport, TransportError, TransportExt,

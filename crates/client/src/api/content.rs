@@ -14,8 +14,8 @@ use vfs_sync_core::wire::Version;
 
 use crate::client::SyncClient;
 use crate::content::{
-    CacheUsage, Fetched, Keep, LocalContent, StoredContent, TakenContent, batch_read, cached,
-    download, read,
+    CacheUsage, DraftContent, Fetched, Keep, LocalContent, StoredContent, TakenContent, batch_read,
+    cached, download, read,
 };
 use crate::error::ClientError;
 use crate::transport::TransportExt as _;
@@ -62,6 +62,14 @@ impl Contents<'_> {
     /// A failure to read or write.
     pub fn take_from(self, reader: impl Read) -> Result<TakenContent, ClientError> {
         self.client.inner.cache.take(reader).map(TakenContent)
+    }
+
+    /// Begins a content that is written to the cache part by part, for [`crate::Batch::put_taken`].
+    ///
+    /// # Errors
+    /// A failure to write.
+    pub fn begin(self) -> Result<DraftContent, ClientError> {
+        self.client.inner.cache.writer().map(DraftContent)
     }
 
     /// Stores a content for an item; the next sync uploads it. The content is durable when the call

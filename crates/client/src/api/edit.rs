@@ -1,5 +1,7 @@
 //! Edits of the tree: made locally, durable when the call returns, and visible at once.
 
+mod stable;
+
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 
@@ -96,6 +98,24 @@ impl Batch<'_> {
         self.push(item, Action::LinkReassign { parent: parent.clone() });
     }
 
+    /// Moves an item to the top of the user's own tree, away from its containers there.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`], and [`ClientError::OtherTree`] for another owner's item.
+    pub fn move_to_top(&mut self, item: &ItemId) -> Result<(), ClientError> {
+        let unknown = || ClientError::UnknownItem(item.clone());
+        let node = self.client.node(item)?.ok_or_else(unknown)?;
+        if node.owner != self.client.user() {
+            return Err(ClientError::OtherTree { item: item.clone(), parent: None });
+        }
+        for parent in self.client.parents_of(item)? {
+            if self.client.node(&parent)?.is_some_and(|above| above.owner == node.owner) {
+                self.unlink(item, &parent);
+            }
+        }
+        Ok(())
+    }
+
     /// Links an item under one more container.
     pub fn link(&mut self, item: &ItemId, parent: &ItemId) {
         self.push(item, Action::LinkAdd { parent: parent.clone() });
@@ -110,6 +130,19 @@ impl Batch<'_> {
     /// [`SyncClient::delete`] for a subtree.
     pub fn delete(&mut self, item: &ItemId) {
         self.push(item, Action::Delete);
+    }
+
+    /// Deletes an item and everything under it that has no container outside the item; returns the
+    /// number of deleted items. Items that this batch puts there are not included.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownItem`].
+    pub fn delete_tree(&mut self, item: &ItemId) -> Result<u64, ClientError> {
+        let going = self.client.subtree(item)?;
+        for item in &going {
+            self.delete(item);
+        }
+        Ok(u64::try_from(going.len()).unwrap_or(u64::MAX))
     }
 
     /// Deletes one item regardless of what this replica has seen: edits that another device made
@@ -358,18 +391,7 @@ impl SyncClient {
         let mut batch = self.batch();
         match parent {
             Some(parent) => batch.move_to(item, parent),
-            None => {
-                let node =
-                    self.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
-                if node.owner != self.user() {
-                    return Err(ClientError::OtherTree { item: item.clone(), parent: None });
-                }
-                for parent in self.parents_of(item)? {
-                    if self.node(&parent)?.is_some_and(|above| above.owner == node.owner) {
-                        batch.unlink(item, &parent);
-                    }
-                }
-            }
+            None => batch.move_to_top(item)?,
         }
         batch.commit().map(drop)
     }

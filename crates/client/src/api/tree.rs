@@ -1,5 +1,7 @@
 //! Calls that read the tree, and a walk through it.
 
+mod query;
+
 use std::collections::{HashMap, HashSet};
 
 use vfs_sync_core::cursor::Cursor;
@@ -10,6 +12,7 @@ use crate::api::node::{Child, Node, TreeEntry};
 use crate::api::path::TreePath;
 use crate::client::SyncClient;
 use crate::error::ClientError;
+pub use query::{MAX_FOUND, NameIs, Query, QueryCursor, QueryWatch, ResultChange, SortBy};
 
 impl SyncClient {
     /// Returns the children of `parent`, by name; `None` is the top of the user's own tree, which

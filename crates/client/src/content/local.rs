@@ -141,6 +141,31 @@ impl TakenContent {
     }
 }
 
+/// A content that is being written to the cache, in no batch yet. It is removed when this is dropped.
+pub struct DraftContent(pub(crate) ContentWriter);
+
+impl DraftContent {
+    /// Writes the next bytes.
+    ///
+    /// # Errors
+    /// A failure to write; the draft must then be dropped.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+        self.0.write(bytes)
+    }
+
+    /// Ends the content, for [`crate::Batch::put_taken`].
+    #[must_use]
+    pub fn finish(self) -> TakenContent {
+        TakenContent(self.0.finish())
+    }
+}
+
+impl std::fmt::Debug for DraftContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DraftContent").field("size", &self.0.size()).finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for TakenContent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("TakenContent").field(&self.0.stored()).finish()

@@ -3,9 +3,11 @@
 mod confirmed;
 pub(super) mod epoch;
 mod flush;
+mod found;
 mod moves;
 mod queue;
 mod rebuild;
+pub(super) mod report;
 mod state;
 mod tops;
 mod uploads;
@@ -29,12 +31,14 @@ use super::store::{
     Counts, Meta, NewEdits, NewTimes, Offering, Rebuilt, ReplicaStore, Slot, Upload,
 };
 use super::view::{Seen, View};
+use crate::api::Query;
 use crate::api::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp, Trashed, step};
 use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
 use crate::error::{ClientError, StopReason};
 use crate::event::ChangeEvent;
 use epoch::as_new;
 use queue::change_record;
+use report::{Reports, Touched};
 
 /// The greatest number of steps in the path of a deleted item.
 const MAX_STEPS: usize = 1_024;
@@ -49,12 +53,26 @@ pub(super) struct Engine<R> {
     seen: Seen,
     /// The epochs that the building slot passed through, and its last position.
     building: (Trail, Option<Cursor>),
+    reports: Option<Reports>,
+    /// True if there is an index of shown items; `None` until that is known.
+    indexed: Option<bool>,
+    /// The items that the next transaction may change, if there is an index.
+    touched: Option<Touched>,
 }
 
 impl<R: Rows> Engine<R> {
     pub(super) fn new(rows: R, meta: Meta) -> Self {
         let (seen, building) = Default::default();
-        Self { rows, meta, arrived: Vec::new(), seen, building }
+        Self {
+            rows,
+            meta,
+            arrived: Vec::new(),
+            seen,
+            building,
+            reports: None,
+            indexed: None,
+            touched: None,
+        }
     }
 
     /// Runs `work` as one transaction, which is durable when the call returns.
@@ -70,10 +88,21 @@ impl<R: Rows> Engine<R> {
         work: impl FnOnce(&mut R, &mut Meta) -> Result<T>,
     ) -> Result<T> {
         self.seen = Seen::default();
+        let touched = self.touched.take();
+        let drops_index = matches!(touched, Some(Touched::All));
         self.rows.begin(at_once)?;
         let mut meta = self.meta.clone();
-        let done = work(&mut self.rows, &mut meta)
-            .and_then(|value| self.rows.commit(&self.meta, &meta).map(|()| value));
+        let done = work(&mut self.rows, &mut meta).and_then(|value| {
+            match &touched {
+                None => {}
+                Some(Touched::All) => self.rows.clear_found()?,
+                Some(Touched::Items(ids)) => found::refresh(&mut self.rows, &meta, ids)?,
+            }
+            self.rows.commit(&self.meta, &meta).map(|()| value)
+        });
+        if drops_index {
+            self.indexed = None;
+        }
         match done {
             Ok(value) => {
                 self.meta = meta;
@@ -102,6 +131,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         &self.meta
     }
 
+    fn report_to(&mut self, reports: Reports) {
+        self.reports = Some(reports);
+    }
+
     fn apply_page(
         &mut self,
         slot: Slot,
@@ -120,15 +153,28 @@ impl<R: Rows> ReplicaStore for Engine<R> {
                 *last = Some(entry.position.clone());
             }
         }
+        let (copied, epoch) = (self.meta.copied, self.meta.epoch);
+        let before = match slot {
+            Slot::Current => {
+                self.before(false, |rows| report::of_page(rows, copied, epoch, &page))?
+            }
+            Slot::Building => None,
+        };
         let events = self.transaction_on(at_once, |rows, meta| {
             confirmed::apply_page(rows, meta, slot, page, events, &mut arrived)
         })?;
+        if slot == Slot::Current {
+            self.report(before);
+        }
         self.arrived = arrived;
         Ok(events)
     }
 
     fn enqueue(&mut self, edits: NewEdits, now: Timestamp) -> Result<()> {
-        self.transaction(|rows, meta| queue::enqueue(rows, meta, edits, now))
+        let before = self.before(true, |_| Ok(report::of_edits(&edits)))?;
+        self.transaction(|rows, meta| queue::enqueue(rows, meta, edits, now))?;
+        self.report(before);
+        Ok(())
     }
 
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>> {
@@ -143,7 +189,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn give_up_move(&mut self, item: &ItemId) -> Result<Vec<ChangeEvent>> {
-        self.transaction(|rows, meta| moves::give_up(rows, meta, item))
+        self.reported(
+            true,
+            |rows| report::of_held(rows, item),
+            |rows, meta| moves::give_up(rows, meta, item),
+        )
     }
 
     fn rebase(&mut self) -> Result<Option<(WriteId, NewTimes)>> {
@@ -152,7 +202,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>> {
-        self.transaction(|rows, meta| flush::commit_flush(rows, meta, commit))
+        self.reported(
+            false,
+            |rows| report::of_flush(rows, commit),
+            |rows, meta| flush::commit_flush(rows, meta, commit),
+        )
     }
 
     fn set_reconciled(&mut self, state: ReconcileState) -> Result<()> {
@@ -191,7 +245,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     fn swap(&mut self, rebuilt: Rebuilt, with: &Offering<'_>) -> Result<Offered> {
         self.arrived.clear();
         let (trail, _) = std::mem::take(&mut self.building);
-        self.transaction(|rows, meta| rebuild::swap(rows, meta, trail, rebuilt, with))
+        self.reported(
+            false,
+            |_| Ok(Touched::All),
+            |rows, meta| rebuild::swap(rows, meta, trail, rebuilt, with),
+        )
     }
 
     fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, Lost)>> {
@@ -218,11 +276,19 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn put_uploads(&mut self, uploads: &[Upload]) -> Result<()> {
-        self.transaction(|rows, _| uploads.iter().try_for_each(|upload| rows.put_upload(upload)))
+        self.reported(
+            false,
+            |rows| report::of_uploads(rows, uploads),
+            |rows, _| uploads.iter().try_for_each(|upload| rows.put_upload(upload)),
+        )
     }
 
     fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<Vec<ChangeEvent>> {
-        self.transaction(|rows, meta| uploads::settle_uploads(rows, meta, uploads))
+        self.reported(
+            false,
+            |rows| report::of_uploads(rows, uploads),
+            |rows, meta| uploads::settle_uploads(rows, meta, uploads),
+        )
     }
 
     fn remove_upload(&mut self, seq: i64) -> Result<()> {
@@ -237,9 +303,12 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         device: &str,
         now: Timestamp,
     ) -> Result<Vec<ChangeEvent>> {
-        self.transaction(|rows, meta| {
-            uploads::copy_aside(rows, meta, upload, op_id, copy, device, now)
-        })
+        let items = vec![upload.item.clone(), copy.clone()];
+        self.reported(
+            false,
+            |_| Ok(Touched::Items(items)),
+            |rows, meta| uploads::copy_aside(rows, meta, upload, op_id, copy, device, now),
+        )
     }
 
     fn rejected_uploads(&mut self) -> Result<Vec<Upload>> {
@@ -263,6 +332,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
 
     fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>> {
         self.rows.blobs_to_keep()
+    }
+
+    fn find(&mut self, query: &Query) -> Result<Vec<Node>> {
+        self.found(query)
     }
 
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>> {
@@ -401,7 +474,11 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         again: Option<OpId>,
         now: Timestamp,
     ) -> Result<Vec<ChangeEvent>> {
-        self.transaction(|rows, meta| queue::settle_rejected(rows, meta, op_id, again, now))
+        self.reported(
+            true,
+            |rows| report::of_rejected(rows, op_id),
+            |rows, meta| queue::settle_rejected(rows, meta, op_id, again, now),
+        )
     }
 
     fn counts(&mut self) -> Result<Counts> {
@@ -491,6 +568,6 @@ impl<R: Rows> ReplicaStore for Engine<R> {
     }
 
     fn hydrate(&mut self, state: ReplicaState) -> Result<()> {
-        self.transaction(|rows, meta| state::hydrate(rows, meta, state))
+        self.reported(true, |_| Ok(Touched::All), |rows, meta| state::hydrate(rows, meta, state))
     }
 }

@@ -1,5 +1,7 @@
 //! The replica in memory: for tests, and for applications that store nothing.
 
+mod found;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::HashMap;
@@ -15,9 +17,10 @@ use vfs_sync_core::time::Timestamp;
 
 use super::engine::Engine;
 use super::rows::{
-    AttachmentRow, GrantRow, ItemRow, LinkRow, LostRow, Parents, RemovalRow, Result, Rows,
+    AttachmentRow, FoundRow, GrantRow, ItemRow, LinkRow, LostRow, Parents, RemovalRow, Result, Rows,
 };
 use super::store::{Counts, Meta, MoveId, ReplicaStore, Slot, Upload, UploadState};
+use crate::api::Query;
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 
@@ -133,6 +136,7 @@ struct Undo {
 
 #[derive(Default)]
 pub(super) struct MemoryRows {
+    found: found::Found,
     slots: [Registers; 2],
     current: usize,
     queue: Queue,
@@ -529,6 +533,34 @@ impl Rows for MemoryRows {
         Ok(())
     }
 
+    fn is_indexed(&mut self) -> Result<bool> {
+        Ok(self.found.indexed)
+    }
+
+    fn set_indexed(&mut self, indexed: bool) -> Result<()> {
+        self.found.indexed = indexed;
+        Ok(())
+    }
+
+    fn clear_found(&mut self) -> Result<()> {
+        self.found = found::Found::default();
+        Ok(())
+    }
+
+    fn put_found(&mut self, row: FoundRow) -> Result<()> {
+        self.found.rows.insert(row.id.clone(), row);
+        Ok(())
+    }
+
+    fn remove_found(&mut self, id: &ItemId) -> Result<()> {
+        self.found.rows.remove(id);
+        Ok(())
+    }
+
+    fn find(&mut self, query: &Query) -> Result<Vec<ItemId>> {
+        Ok(self.found.find(query))
+    }
+
     fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()> {
         self.queue.push(op.clone(), state, None);
         Ok(())
@@ -600,6 +632,14 @@ impl Rows for MemoryRows {
 
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>> {
         Ok(self.queue.ops.values().take(limit).map(|row| row.queued.clone()).collect())
+    }
+
+    fn unsettled_items(&mut self) -> Result<Vec<ItemId>> {
+        let acknowledged = self.queue.acknowledged.iter();
+        let operations = acknowledged.filter_map(|seq| self.queue.ops.get(seq));
+        let attached = |upload: &&Upload| upload.state == UploadState::Attached;
+        let uploads = self.uploads.values().filter(attached).map(|upload| upload.item.clone());
+        Ok(operations.map(|row| row.queued.operation.item_id.clone()).chain(uploads).collect())
     }
 
     fn acknowledge(

@@ -9,10 +9,12 @@ use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::{Cursor, Position};
 use vfs_sync_core::entry::ItemView;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, RefId, UserId, WriteId};
+use vfs_sync_core::item::{Metadata, ObjectType};
 use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 
 use super::store::{Counts, Meta, MoveId, Slot, Upload};
+use crate::api::Query;
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 use crate::error::ClientError;
@@ -61,6 +63,24 @@ pub(super) struct RemovalRow {
     pub(super) removal: Removal,
     pub(super) authored_at: Timestamp,
     pub(super) position: Cursor,
+}
+
+/// The row of a shown item in the index that queries read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct FoundRow {
+    pub(super) id: ItemId,
+    /// The name; empty if there is none.
+    pub(super) name: String,
+    pub(super) object_type: ObjectType,
+    pub(super) owner: UserId,
+    pub(super) modified_at: Timestamp,
+    pub(super) metadata: Metadata,
+}
+
+/// Returns the name of a type, as on the wire.
+pub(super) fn type_name(object_type: ObjectType) -> String {
+    let json = serde_json::to_value(object_type).unwrap_or_default();
+    json.as_str().unwrap_or_default().to_owned()
 }
 
 /// An entry of the list of changes that a server lost and that this replica cannot offer again.
@@ -161,6 +181,16 @@ pub(super) trait Rows: Send {
     fn clear(&mut self, slot: Slot) -> Result<()>;
     fn swap_slots(&mut self) -> Result<()>;
 
+    // The index of shown items.
+    fn is_indexed(&mut self) -> Result<bool>;
+    fn set_indexed(&mut self, indexed: bool) -> Result<()>;
+    /// Empties the index, which does not count from then on.
+    fn clear_found(&mut self) -> Result<()>;
+    /// Adds a row that the index does not have.
+    fn put_found(&mut self, row: FoundRow) -> Result<()>;
+    fn remove_found(&mut self, id: &ItemId) -> Result<()>;
+    fn find(&mut self, query: &Query) -> Result<Vec<ItemId>>;
+
     // The queue, in order.
     fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()>;
     /// Works as [`Self::push_queue`] for an operation that is part of a move.
@@ -183,6 +213,9 @@ pub(super) trait Rows: Send {
     fn queue_of_parent(&mut self, parent: &ItemId) -> Result<Vec<ItemId>>;
     fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>>;
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>>;
+    /// Returns the items of acknowledged operations and attached contents, which a settled pull may
+    /// remove from the queue.
+    fn unsettled_items(&mut self) -> Result<Vec<ItemId>>;
     /// Marks an operation as acknowledged, and lowers its write id and time to these. Later
     /// operations on the item get no earlier [`Rows::given_times`]. Returns the item,
     /// if the operation is queued.

@@ -4,6 +4,7 @@
 //! other. A row of `meta` says which is which, so that a swap is one write.
 
 mod attachment;
+mod found;
 pub(super) mod open;
 mod queue;
 mod record;
@@ -25,9 +26,10 @@ use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 
 use super::rows::{
-    AttachmentRow, GrantRow, ItemRow, LinkRow, LostRow, Parents, RemovalRow, Result, Rows,
+    AttachmentRow, FoundRow, GrantRow, ItemRow, LinkRow, LostRow, Parents, RemovalRow, Result, Rows,
 };
 use super::store::{Counts, Meta, MoveId, Slot, Upload};
+use crate::api::Query;
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 use crate::error::ClientError;
@@ -654,6 +656,35 @@ impl Rows for SqliteRows {
             .map(drop)
     }
 
+    fn is_indexed(&mut self) -> Result<bool> {
+        let sql = "SELECT 1 FROM meta WHERE key = 'indexed'";
+        let found: Option<i64> = self.one(sql, [], |row| row.get(0))?;
+        Ok(found.is_some())
+    }
+    fn set_indexed(&mut self, indexed: bool) -> Result<()> {
+        let sql = if indexed {
+            "INSERT OR REPLACE INTO meta (key, value) VALUES ('indexed', '1')"
+        } else {
+            "DELETE FROM meta WHERE key = 'indexed'"
+        };
+        self.run(sql, []).map(drop)
+    }
+    fn clear_found(&mut self) -> Result<()> {
+        self.set_indexed(false)?;
+        self.run("DELETE FROM found_metadata", [])?;
+        self.run("DELETE FROM found", []).map(drop)
+    }
+    fn put_found(&mut self, row: FoundRow) -> Result<()> {
+        self.insert_found(&row)
+    }
+    fn remove_found(&mut self, id: &ItemId) -> Result<()> {
+        self.run("DELETE FROM found_metadata WHERE id = ?1", [id.as_str()])?;
+        self.run("DELETE FROM found WHERE id = ?1", [id.as_str()]).map(drop)
+    }
+    fn find(&mut self, query: &Query) -> Result<Vec<ItemId>> {
+        self.find_ids(query)
+    }
+
     fn push_queue(&mut self, op: &Operation, state: QueuedState) -> Result<()> {
         self.insert_queued(None, op, state)
     }
@@ -701,6 +732,11 @@ impl Rows for SqliteRows {
     }
     fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>> {
         self.queued("ORDER BY seq LIMIT ?1", [i64::try_from(limit).unwrap_or(i64::MAX)])
+    }
+    fn unsettled_items(&mut self) -> Result<Vec<ItemId>> {
+        let sql = "SELECT item FROM queue WHERE state = 1
+             UNION SELECT item FROM uploads WHERE state = 1";
+        self.all(sql, [], |row| self.id(row, 0))
     }
     fn acknowledge(
         &mut self,

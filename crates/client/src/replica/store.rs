@@ -17,6 +17,8 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::telemetry::{MAX_REPORTS, Report};
 use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
 
+use super::engine::report::Reports;
+use crate::api::Query;
 use crate::api::node::{Grant, Node, QueuedOp, RejectedOp, Trashed};
 use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
 use crate::environment::Environment;
@@ -264,6 +266,9 @@ pub(crate) type NewTimes = BTreeMap<OpId, Timestamp>;
 pub(crate) trait ReplicaStore: Send {
     fn meta(&self) -> &Meta;
 
+    /// Reports what later transactions change.
+    fn report_to(&mut self, reports: Reports);
+
     /// Applies a checked page to a slot. Returns the visible changes, if `events` is set.
     fn apply_page(
         &mut self,
@@ -343,6 +348,8 @@ pub(crate) trait ReplicaStore: Send {
     /// Marks the bytes of a removed item as no longer needed.
     fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<(), ClientError>;
 
+    /// Returns a page of the shown items that a query finds.
+    fn find(&mut self, query: &Query) -> Result<Vec<Node>, ClientError>;
     fn node(&mut self, id: &ItemId) -> Result<Option<Node>, ClientError>;
     /// Returns the children of `parent`; `None` for the top of the user's own tree.
     fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>, ClientError>;

@@ -8,6 +8,7 @@
 )]
 
 mod belongs;
+mod changes;
 mod contents;
 mod converge;
 mod deletions;
@@ -17,6 +18,7 @@ mod hydrate;
 mod live;
 mod local;
 mod moves;
+mod queries;
 mod random;
 mod random_sharing;
 mod random_work;
@@ -24,5 +26,6 @@ mod reports;
 mod restore;
 mod shared_tree;
 mod sharing;
+mod stable;
 mod traps;
 mod waits;

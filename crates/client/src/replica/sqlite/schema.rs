@@ -3,7 +3,7 @@
 /// The `PRAGMA application_id` of our files: "vfsr".
 pub(super) const APPLICATION_ID: i64 = 0x7666_7372;
 /// The `PRAGMA user_version` of the schema below.
-pub(super) const FORMAT: i64 = 6;
+pub(super) const FORMAT: i64 = 7;
 
 const SLOT: &str = "
 CREATE TABLE items@ (id TEXT PRIMARY KEY, owner TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
@@ -99,10 +99,29 @@ const GIVEN: &str = "
 ALTER TABLE queue ADD COLUMN given_at INTEGER;
 ";
 
+/// The index of shown items that queries read; new in format 7. It counts while `meta` has `indexed`.
+const FOUND: &str = "
+CREATE TABLE found (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL, owner TEXT NOT NULL,
+    modified INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX found_by_name ON found (name, id);
+CREATE INDEX found_by_modified ON found (modified, id);
+CREATE INDEX found_by_type ON found (type, name, id);
+CREATE INDEX found_by_type_modified ON found (type, modified, id);
+CREATE INDEX found_by_owner ON found (owner, name, id);
+CREATE INDEX found_by_owner_modified ON found (owner, modified, id);
+CREATE TABLE found_metadata (
+    id TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, name TEXT NOT NULL,
+    type TEXT NOT NULL, owner TEXT NOT NULL, modified INTEGER NOT NULL,
+    PRIMARY KEY (id, key)) WITHOUT ROWID;
+CREATE INDEX found_metadata_by_name ON found_metadata (key, value, name, id);
+CREATE INDEX found_metadata_by_modified ON found_metadata (key, value, modified, id);
+";
+
 /// Returns the statements that a replica of the format `found` lacks; `None` for an unknown format.
 pub(super) fn upgrade(found: i64) -> Option<String> {
     let offering = format!("{OFFERING}{}", of_both(POSITION));
-    let steps = [FORGOTTEN, &offering, DIRECTORIES, MOVES, GIVEN];
+    let steps = [FORGOTTEN, &offering, DIRECTORIES, MOVES, GIVEN, FOUND];
     let has = usize::try_from(found).ok()?.checked_sub(1)?;
     Some(steps.get(has..)?.concat())
 }
@@ -110,5 +129,5 @@ pub(super) fn upgrade(found: i64) -> Option<String> {
 /// Returns the whole schema, as one script.
 pub(super) fn create() -> String {
     let (slots, positions) = (of_both(SLOT), of_both(POSITION));
-    format!("{SHARED}{FORGOTTEN}{OFFERING}{DIRECTORIES}{MOVES}{GIVEN}{slots}{positions}")
+    format!("{SHARED}{FORGOTTEN}{OFFERING}{DIRECTORIES}{MOVES}{GIVEN}{FOUND}{slots}{positions}")
 }

@@ -1,0 +1,131 @@
+import { cancellable, type NativeReader, type NativeSubscription, type NativeWriter } from './native.js';
+import { settled } from './native.js';
+import type { StoredContent } from './types.js';
+
+/**
+ * A stream of values, for `for await`. It begins when it is made, and ends when the loop is left,
+ * when it is closed, or with the client.
+ */
+export class Subscription<T> implements AsyncIterableIterator<T>, Disposable, AsyncDisposable {
+  readonly #native: NativeSubscription;
+  readonly #signal: AbortSignal | undefined;
+  readonly #map: (value: unknown) => T;
+
+  /** @internal */
+  constructor(
+    native: NativeSubscription,
+    signal?: AbortSignal,
+    map: (value: unknown) => T = (value) => value as T,
+  ) {
+    this.#native = native;
+    this.#signal = signal;
+    this.#map = map;
+  }
+
+  /** Returns the next value. An aborted signal throws its reason. */
+  async next(): Promise<IteratorResult<T, undefined>> {
+    const json = await cancellable(this.#signal, (cancel) => this.#native.next(cancel));
+    if (json === null || json === undefined) return { done: true, value: undefined };
+    return { done: false, value: this.#map(JSON.parse(json)) };
+  }
+
+  /** Ends the stream. */
+  close(): void {
+    this.#native.close();
+  }
+
+  async return(): Promise<IteratorResult<T, undefined>> {
+    this.close();
+    return { done: true, value: undefined };
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+  }
+}
+
+/** The number of bytes that are read at a time. */
+const CHUNK = 256 * 1024;
+
+/** A content of an item. It is read once, as a stream of chunks or as a whole. */
+export class Content implements AsyncIterable<Buffer> {
+  readonly #native: NativeReader;
+  readonly #signal: AbortSignal | undefined;
+
+  /** @internal */
+  constructor(native: NativeReader, signal?: AbortSignal) {
+    this.#native = native;
+    this.#signal = signal;
+  }
+
+  /** The size in bytes. */
+  get size(): number {
+    return this.#native.size;
+  }
+
+  /** The SHA-256 digest of the bytes, which was verified. */
+  get digest(): string {
+    return this.#native.digest;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Buffer, void, undefined> {
+    for (;;) {
+      this.#signal?.throwIfAborted();
+      const chunk = await settled(() => this.#native.read(CHUNK));
+      if (chunk.length === 0) return;
+      yield chunk;
+    }
+  }
+
+  /** Reads the rest of the bytes. */
+  async bytes(): Promise<Buffer> {
+    const chunks: Buffer[] = [];
+    for await (const chunk of this) chunks.push(chunk);
+    return Buffer.concat(chunks);
+  }
+
+  /** Reads the rest of the bytes as UTF-8. */
+  async text(): Promise<string> {
+    return (await this.bytes()).toString('utf8');
+  }
+}
+
+/** A content that is being written. One that is dropped or aborted leaves nothing. */
+export class ContentWriter implements AsyncDisposable {
+  readonly #native: NativeWriter;
+  #open = true;
+
+  /** @internal */
+  constructor(native: NativeWriter) {
+    this.#native = native;
+  }
+
+  /** Writes the next bytes; resolves when there is room for more. */
+  async write(bytes: Uint8Array): Promise<void> {
+    await settled(() => this.#native.write(bytes));
+  }
+
+  /** Queues the content: from then on it is durable, and shown. */
+  async finish(): Promise<StoredContent> {
+    this.#open = false;
+    return JSON.parse(await settled(() => this.#native.finish())) as StoredContent;
+  }
+
+  /** Gives the content up. */
+  abort(): void {
+    this.#open = false;
+    this.#native.abort();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#open) this.abort();
+  }
+}

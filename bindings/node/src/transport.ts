@@ -1,0 +1,103 @@
+import { converted, VfsSyncError } from './errors.js';
+import { settled, type PendingCall, type PendingToken } from './native.js';
+
+/** The name of a call to the server. */
+export type CallKind =
+  | 'push'
+  | 'pull'
+  | 'reconcile'
+  | 'state'
+  | 'limits'
+  | 'stage'
+  | 'upload'
+  | 'stageState'
+  | 'openUpload'
+  | 'append'
+  | 'attach'
+  | 'blobBatch'
+  | 'versions'
+  | 'trash'
+  | 'restore'
+  | 'purge'
+  | 'download';
+
+/** A call to the server, for a transport of the application's own. */
+export interface TransportCall {
+  readonly kind: CallKind;
+  /** The arguments of the call, as in docs/protocol.md. */
+  readonly body: any;
+  /** The bytes that the call uploads. */
+  readonly data: Uint8Array | null;
+  /**
+   * Makes the call to the server, if the client has one behind this transport. The same call can be
+   * forwarded several times, and later.
+   */
+  forward(): Promise<TransportAnswer>;
+}
+
+/** The answer to a call, in the form of HTTP. */
+export interface TransportAnswer {
+  /** The status: 200 by default. */
+  readonly status?: number;
+  /** The JSON of the answer, or `{ error, code, … }`. */
+  readonly body: unknown;
+  /** The bytes of a download. */
+  readonly data?: Uint8Array;
+  /** The seconds that the client should wait. */
+  readonly retryAfter?: number;
+}
+
+/**
+ * A transport of the application's own: it answers calls itself, or forwards them. What it throws is
+ * a failure of the network; the error of a forwarded call stays what it is.
+ */
+export interface Transport {
+  call(call: TransportCall): TransportAnswer | Promise<TransportAnswer>;
+}
+
+/** A source of tokens. `refresh` is true if the server has just rejected the previous one. */
+export type TokenSource = string | ((refresh: boolean) => string | Promise<string>);
+
+function reasonOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}
+
+/** @internal */
+export function tokenCallback(source: TokenSource): (pending: PendingToken) => void {
+  return (pending) => {
+    void (async () => {
+      try {
+        const token = typeof source === 'string' ? source : await source(pending.refresh);
+        if (typeof token !== 'string') throw new TypeError('the token is not a string');
+        pending.resolve(token);
+      } catch (thrown) {
+        pending.fail(reasonOf(thrown));
+      }
+    })();
+  };
+}
+
+/** @internal */
+export function transportCallback(transport: Transport): (pending: PendingCall) => void {
+  return (pending) => {
+    void (async () => {
+      try {
+        const { status = 200, body, data, retryAfter } = await transport.call({
+          kind: pending.kind as CallKind,
+          body: JSON.parse(pending.body),
+          data: pending.data,
+          async forward() {
+            const forwarded = await settled(() => pending.forward());
+            const answer = { status: forwarded.status, body: JSON.parse(forwarded.body) as unknown };
+            return forwarded.data == null ? answer : { ...answer, data: forwarded.data };
+          },
+        });
+        const json = typeof body === 'string' ? body : JSON.stringify(body ?? null);
+        pending.answer(status, json, data, retryAfter);
+      } catch (thrown) {
+        const error = converted(thrown);
+        pending.fail(error instanceof VfsSyncError ? error.message : reasonOf(error));
+      }
+    })();
+  };
+}

@@ -1,0 +1,283 @@
+//! The client's values as JSON, with the names that every language uses.
+
+use serde_json::{Value, json};
+use vfs_sync_client::core::client::offer::Offered;
+use vfs_sync_client::core::id::ItemId;
+use vfs_sync_client::core::wire::Version;
+use vfs_sync_client::{
+    ChangeEvent, Child, Connection, Connectivity, Grant, ItemChange, LostEntry, Node, Outstanding,
+    PollingReason, Progress, QueryCursor, QueuedOp, QueuedState, Reader, RejectedOp,
+    RejectedUpload, ResultChange, ShownItem, Status, StopReason, StoredContent, SyncReport,
+    Trashed, TreeChange, TreeEntry, WaitingUpload,
+};
+
+pub(crate) fn node(node: &Node) -> Value {
+    let content = node.content.as_ref().map(|content| {
+        json!({
+            "blobId": content.blob_id, "size": content.size, "digest": content.digest,
+            "contentType": content.content_type,
+        })
+    });
+    json!({
+        "id": node.id, "owner": node.owner, "type": node.object_type, "name": node.name,
+        "metadata": node.metadata, "encrypted": node.encrypted, "createdAt": node.created_at,
+        "modifiedAt": node.modified_at(), "accessLevel": node.access_level, "content": content,
+        "pending": node.pending,
+    })
+}
+
+/// Adds fields to the JSON of an item.
+fn node_with(item: &Node, fields: Value) -> Value {
+    let mut json = node(item);
+    if let (Value::Object(json), Value::Object(fields)) = (&mut json, fields) {
+        json.extend(fields);
+    }
+    json
+}
+
+pub(crate) fn child(child: &Child) -> Value {
+    node_with(&child.node, json!({ "shownName": child.name, "shortcut": child.shortcut }))
+}
+
+pub(crate) fn nodes(all: &[Node]) -> Value {
+    all.iter().map(node).collect()
+}
+
+/// Returns a page of a query, with the place after which the next one begins.
+pub(crate) fn found(page: &[Node]) -> Value {
+    let next = page.last().map(|last| {
+        let place = QueryCursor::of(last);
+        json!({ "name": place.name, "modifiedAt": place.modified_at, "id": place.id })
+    });
+    json!({ "items": nodes(page), "next": next })
+}
+
+pub(crate) fn result_change(change: &ResultChange) -> Value {
+    json!({
+        "added": nodes(&change.added), "changed": nodes(&change.changed),
+        "removed": change.removed, "order": change.order,
+    })
+}
+
+pub(crate) fn children(all: &[Child]) -> Value {
+    all.iter().map(child).collect()
+}
+
+pub(crate) fn entry(entry: &TreeEntry) -> Value {
+    node_with(
+        &entry.node,
+        json!({
+            "path": entry.path, "depth": entry.depth, "parent": entry.parent,
+            "shortcut": entry.shortcut, "linkedAgain": entry.linked_again,
+        }),
+    )
+}
+
+fn shown(item: Option<&ShownItem>) -> Value {
+    item.map_or(Value::Null, |item| {
+        node_with(&item.node, json!({ "path": item.path, "parents": item.parents }))
+    })
+}
+
+pub(crate) fn tree_change(change: &TreeChange) -> Value {
+    match change {
+        TreeChange::Rebuilt => json!({ "type": "rebuilt" }),
+        TreeChange::Item(change) => {
+            let ItemChange { id, before, after, local } = &**change;
+            let kind = match (before, after) {
+                (None, _) => "appeared",
+                (_, None) => "went",
+                _ => "changed",
+            };
+            json!({
+                "type": kind, "id": id, "local": local, "before": shown(before.as_ref()),
+                "after": shown(after.as_ref()),
+            })
+        }
+    }
+}
+
+fn stop(reason: Option<&StopReason>) -> Value {
+    reason.map_or(Value::Null, |reason| {
+        let details = serde_json::from_str(&reason.details).unwrap_or(Value::Null);
+        json!({
+            "signature": reason.signature, "message": reason.message, "details": details,
+            "oldestAvailable": reason.oldest_available,
+        })
+    })
+}
+
+pub(crate) fn status(status: &Status) -> Value {
+    json!({
+        "clientId": status.client_id, "user": status.user, "server": status.server,
+        "cursor": status.cursor, "lastReconciledWriteIds": status.last_reconciled_write_ids,
+        "pending": status.pending, "acknowledged": status.acknowledged,
+        "rejected": status.rejected, "uploads": status.uploads,
+        "rejectedUploads": status.rejected_uploads, "lost": status.lost, "items": status.items,
+        "stopped": stop(status.stopped.as_ref()), "paused": stop(status.paused.as_ref()),
+        "running": status.running,
+    })
+}
+
+/// Returns the state of synchronisation that an application shows.
+pub(crate) fn sync_state(status: &Status, outstanding: &Outstanding) -> Value {
+    let Connection { state, in_step_at } = status.connection;
+    let polling = |reason: PollingReason| -> &'static str { reason.into() };
+    let (name, since, reason) = match state {
+        Connectivity::Unknown => ("unknown", None, None),
+        Connectivity::Online => ("online", None, None),
+        Connectivity::Live => ("live", None, None),
+        Connectivity::Polling(reason) => ("polling", None, Some(polling(reason))),
+        Connectivity::Offline { since } => ("offline", Some(since), None),
+    };
+    json!({
+        "connection": name, "offlineSince": since, "pollingReason": reason,
+        "lastInStepAt": in_step_at, "pending": outstanding.pending,
+        "uploads": outstanding.uploads, "waiting": outstanding.waiting,
+        "rejected": outstanding.rejected, "rejectedUploads": outstanding.rejected_uploads,
+        "refused": outstanding.refused, "lost": outstanding.lost, "running": status.running,
+        "stopped": stop(status.stopped.as_ref()), "paused": stop(status.paused.as_ref()),
+    })
+}
+
+fn offered(offered: &Offered) -> Value {
+    json!({
+        "revocations": offered.revocations, "deletions": offered.deletions,
+        "items": offered.items, "links": offered.links, "contents": offered.contents,
+        "listed": offered.listed,
+    })
+}
+
+pub(crate) fn report(report: &SyncReport) -> Value {
+    json!({
+        "applied": report.applied, "outdated": report.outdated, "rejected": report.rejected,
+        "pulled": report.pulled, "uploaded": report.uploaded, "waiting": report.waiting,
+        "uploadedBytes": report.uploaded_bytes, "pushes": report.pushes, "pages": report.pages,
+        "rematerialised": report.rematerialised, "offered": offered(&report.offered),
+    })
+}
+
+pub(crate) fn progress(progress: &Progress) -> Value {
+    json!({
+        "pushed": progress.pushed, "toPush": progress.to_push, "pulled": progress.pulled,
+        "uploaded": progress.uploaded, "toUpload": progress.to_upload,
+        "uploadedBytes": progress.uploaded_bytes, "downloaded": progress.downloaded,
+        "toDownload": progress.to_download, "downloadedBytes": progress.downloaded_bytes,
+        "toDownloadBytes": progress.to_download_bytes,
+    })
+}
+
+pub(crate) fn outstanding(outstanding: &Outstanding) -> Value {
+    json!({
+        "pending": outstanding.pending, "uploads": outstanding.uploads,
+        "waiting": outstanding.waiting, "rejected": outstanding.rejected,
+        "rejectedUploads": outstanding.rejected_uploads, "refused": outstanding.refused,
+        "lost": outstanding.lost,
+    })
+}
+
+/// Returns an event of synchronisation; `None` for those that the other streams carry.
+pub(crate) fn event(event: &ChangeEvent) -> Option<Value> {
+    let item = |kind: &str, item: &ItemId| json!({ "type": kind, "item": item });
+    Some(match event {
+        ChangeEvent::Appeared(_)
+        | ChangeEvent::Changed(_)
+        | ChangeEvent::Went(_)
+        | ChangeEvent::Connection(_)
+        | ChangeEvent::Rebuilt => return None,
+        ChangeEvent::Revoked(id) => item("revoked", id),
+        ChangeEvent::Kept(id) => item("kept", id),
+        ChangeEvent::NotMoved(id) => item("notMoved", id),
+        ChangeEvent::Shared { item_id, owner, level } => {
+            json!({ "type": "shared", "item": item_id, "owner": owner, "level": level })
+        }
+        ChangeEvent::Rejected { op_id, item_id, reason } => {
+            json!({ "type": "rejected", "opId": op_id, "item": item_id, "reason": reason })
+        }
+        ChangeEvent::Outdated { op_id, item_id, reason } => {
+            json!({ "type": "outdated", "opId": op_id, "item": item_id, "reason": reason })
+        }
+        ChangeEvent::ConflictedCopy { item_id, copy } => {
+            json!({ "type": "conflictedCopy", "item": item_id, "copy": copy })
+        }
+        ChangeEvent::UploadRejected { item_id, reason } => {
+            json!({ "type": "uploadRejected", "item": item_id, "reason": reason })
+        }
+        ChangeEvent::Paused(reason) => json!({ "type": "paused", "reason": stop(Some(reason)) }),
+        ChangeEvent::Resumed => json!({ "type": "resumed" }),
+        ChangeEvent::Outstanding(work) => {
+            json!({ "type": "outstanding", "outstanding": outstanding(work) })
+        }
+        ChangeEvent::Stopped(reason) => json!({ "type": "stopped", "reason": stop(Some(reason)) }),
+        ChangeEvent::Offered(counts) => json!({ "type": "offered", "offered": offered(counts) }),
+    })
+}
+
+pub(crate) fn grant(grant: &Grant) -> Value {
+    json!({ "principal": grant.principal, "level": grant.level, "pending": grant.pending })
+}
+
+pub(crate) fn reader(reader: &Reader) -> Value {
+    json!({ "principal": reader.principal, "level": reader.level, "through": reader.through })
+}
+
+fn operation(operation: &vfs_sync_client::core::operation::Operation) -> Value {
+    serde_json::from_str(&operation.to_json()).unwrap_or(Value::Null)
+}
+
+pub(crate) fn queued(one: &QueuedOp) -> Value {
+    let state = match one.state {
+        QueuedState::Pending => "pending",
+        QueuedState::Acknowledged => "acknowledged",
+        QueuedState::Held => "held",
+    };
+    json!({ "operation": operation(&one.operation), "state": state })
+}
+
+pub(crate) fn rejected(one: &RejectedOp) -> Value {
+    json!({
+        "opId": one.operation.op_id, "item": one.operation.item_id,
+        "operation": operation(&one.operation), "reason": one.reason, "detail": one.detail,
+    })
+}
+
+pub(crate) fn rejected_upload(one: &RejectedUpload) -> Value {
+    json!({
+        "item": one.item_id, "blobId": one.blob_id, "size": one.size, "digest": one.digest,
+        "reason": one.reason,
+    })
+}
+
+pub(crate) fn waiting_upload(one: &WaitingUpload) -> Value {
+    json!({
+        "item": one.item_id, "blobId": one.blob_id, "size": one.size, "reason": one.reason,
+    })
+}
+
+pub(crate) fn lost(entry: &LostEntry) -> Value {
+    json!({
+        "number": entry.number, "item": entry.lost.item, "path": entry.lost.path,
+        "change": entry.lost.change, "reason": entry.lost.reason,
+        "authoredAt": entry.lost.authored_at,
+    })
+}
+
+pub(crate) fn trashed(item: &Trashed) -> Value {
+    json!({
+        "item": item.item, "type": item.object_type, "name": item.name, "owner": item.owner,
+        "path": item.path, "deletedAt": item.deleted_at, "deletedBy": item.deleted_by,
+        "size": item.size, "expiresAt": item.expires_at, "pending": item.pending,
+    })
+}
+
+pub(crate) fn version(version: &Version) -> Value {
+    json!({
+        "blobId": version.blob_id, "size": version.size, "digest": version.digest,
+        "contentType": version.content_type, "attachedAt": version.attached_at,
+        "modifiedAt": version.modified_at,
+    })
+}
+
+pub(crate) fn stored(content: &StoredContent) -> Value {
+    json!({ "blobId": content.blob_id, "size": content.size, "digest": content.digest })
+}
