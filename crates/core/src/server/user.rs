@@ -1,5 +1,7 @@
 //! The decisions of operators about a user: limits of one's own, in place of the server's.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::UserId;
@@ -9,7 +11,7 @@ use crate::time::Timestamp;
 
 /// Limits of one user; `None` is the server's limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", try_from = "BTreeMap<String, u64>")]
 pub struct UserLimits {
     /// The number of stored bytes, including staged ones.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,6 +37,30 @@ pub struct UserLimits {
     /// The number of replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_replicas: Option<u64>,
+}
+
+/// The limits by name: an object and nothing else, with known names only.
+impl TryFrom<BTreeMap<String, u64>> for UserLimits {
+    type Error = String;
+
+    fn try_from(given: BTreeMap<String, u64>) -> Result<Self, String> {
+        let mut limits = Self::default();
+        for (name, value) in given {
+            let limit = match name.as_str() {
+                "maxStoredBytes" => &mut limits.max_stored_bytes,
+                "maxStagedBytes" => &mut limits.max_staged_bytes,
+                "maxOpenStages" => &mut limits.max_open_stages,
+                "maxItems" => &mut limits.max_items,
+                "maxLinks" => &mut limits.max_links,
+                "maxGrants" => &mut limits.max_grants,
+                "maxRegisterBytes" => &mut limits.max_register_bytes,
+                "maxReplicas" => &mut limits.max_replicas,
+                _ => return Err(format!("{name:?} is no limit of a user")),
+            };
+            *limit = Some(value);
+        }
+        Ok(limits)
+    }
 }
 
 impl UserLimits {
