@@ -100,6 +100,7 @@ pub(crate) struct Inner {
     pub(crate) background: Mutex<Option<Background>>,
     /// The reason why background work pauses, if it does.
     pub(crate) paused: Mutex<Option<StopReason>>,
+    /// The last field: it is dropped after the replica, which [`SyncClient::released`] waits for.
     connection: watch::Sender<Connection>,
 }
 
@@ -196,6 +197,13 @@ impl SyncClient {
     #[must_use]
     pub fn connection(&self) -> watch::Receiver<Connection> {
         self.inner.connection.subscribe()
+    }
+
+    /// Waits until the replica is released: the last clone is dropped, and the disk work that cancelled
+    /// calls left running is done. Another client can open the replica then.
+    pub fn released(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut connection = self.connection();
+        async move { while connection.changed().await.is_ok() {} }
     }
 
     /// Adds an observer of violations and progress.

@@ -422,12 +422,14 @@ impl Client {
             inner.calls.wait().await;
             if let Some(client) = client {
                 client.stop_background().await;
+                let released = client.released();
                 // The last clone closes the replica's file.
                 blocking(move || {
                     drop(client);
                     Ok(())
                 })
                 .await?;
+                released.await;
             }
             Ok(())
         })

@@ -183,12 +183,23 @@ async fn a_closed_client_ends_its_streams_and_releases_the_replica() {
     assert_eq!(run(&client, "sync").await.unwrap_err().code, ErrorCode::Closed);
     assert_eq!(reader.read(99).await.unwrap(), b"bytes", "an open file can be read to its end");
 
-    let again = Client::open(options, token()).await.unwrap();
+    let again = Client::open(options.clone(), token()).await.unwrap();
     drop(client);
     assert_eq!(read(&again, json!({ "call": "node", "item": item }))["name"], "f");
     drop(changes);
-    drop(again);
     drop(reader);
+    again.close().await.unwrap();
+    // Whatever a cancelled call left running is done when the client is closed.
+    for _ in 0..30 {
+        let client = Client::open(options.clone(), token()).await.unwrap();
+        run(&client, "startBackground").await.unwrap();
+        let call = r#"{"call":"getOrCreateFolder","name":"f"}"#;
+        let (sync, edit) = (client.run(r#"{"call":"sync"}"#, None), client.write(call));
+        client.close().await.unwrap();
+        let synced = sync.await.err();
+        assert!(synced.is_none_or(|error| error.code == ErrorCode::Closed));
+        drop(edit);
+    }
 }
 
 /// Takes what a stream has, without waiting for more.
