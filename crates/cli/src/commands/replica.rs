@@ -17,7 +17,7 @@ use self::sync::outcome;
 use super::live::state::View;
 use super::render::report_json;
 use crate::args::{Cli, Completions, Global, Init, Man, Status};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, explain_command};
 use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, raw, table};
 use crate::{replica, shutdown};
@@ -129,6 +129,9 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     if let Some(reason) = &status.stopped {
         row("STOPPED", format!("{}: {}", reason.signature, reason.message));
         row("", reason.details.clone());
+        if let Some(command) = explain_command(&reason.signature) {
+            row("", format!("see `{command}`"));
+        }
     }
     if let Some(server) = server {
         let at = |cursor: Option<&vfs_sync_core::cursor::Cursor>| {

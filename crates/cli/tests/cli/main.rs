@@ -15,6 +15,7 @@ mod demo;
 mod devices;
 mod encrypted;
 mod escapes;
+mod explain;
 #[cfg(target_os = "linux")]
 mod little_room;
 mod live;
