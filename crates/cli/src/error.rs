@@ -205,7 +205,7 @@ impl From<ClientError> for Failure {
             ClientError::NewerReplica { .. } => of(Kind::Corrupt),
             ClientError::CorruptReplica { .. } => of(Kind::Corrupt).hint(
                 "restore the replica from a copy, or move it away and create a new one with \
-                 `vfs-sync init` and `vfs-sync sync`",
+                 `vfs-sync init` and `vfs-sync sync`\n`vfs-sync doctor` says what can be saved",
             ),
             ClientError::ReplicaExists(_) | ClientError::NoReplica(_) => of(Kind::Exists),
             ClientError::Stopped(reason) if reason.signature == code::WRONG_USER => of(Kind::Auth)
@@ -247,7 +247,7 @@ impl Failure {
         match error {
             TransportError::Network { .. } => Self::new(Kind::Network, message).hint(
                 "changes stay in the queue; run `vfs-sync sync` again when the server is \
-                 reachable",
+                 reachable\n`vfs-sync doctor` finds the step at which the way to it ends",
             ),
             TransportError::Unauthorized(_) => Self::new(Kind::Auth, message).hint(
                 "put a fresh token into VFS_SYNC_TOKEN or the file given to `init --token-file`",

@@ -9,6 +9,7 @@
 mod clients;
 mod codes;
 mod folders;
+mod situations;
 mod statuses;
 mod storage;
 
@@ -57,6 +58,8 @@ pub enum Kind {
     LostReason,
     /// The reason why an entry of a live folder is left out.
     FolderProblem,
+    /// A check of `vfs-sync doctor`.
+    Check,
 }
 
 impl Kind {
@@ -90,6 +93,7 @@ pub enum Section {
     FolderIgnoring,
     FolderService,
     Install,
+    Doctor,
 }
 
 impl Section {
@@ -111,6 +115,7 @@ impl Section {
             | Self::FolderIgnoring
             | Self::FolderService => "docs/folders.md",
             Self::Install => "docs/install.md",
+            Self::Doctor => "docs/doctor.md",
         }
     }
 
@@ -137,6 +142,7 @@ impl Section {
             Self::FolderIgnoring => "Leaving things out",
             Self::FolderService => "Always on",
             Self::Install => "Run",
+            Self::Doctor => "Checks",
         }
     }
 
@@ -186,7 +192,7 @@ impl Entry {
     }
 }
 
-const TABLES: [&[Entry]; 8] = [
+const TABLES: [&[Entry]; 9] = [
     clients::SIGNATURES,
     clients::CLIENT,
     codes::CODES,
@@ -194,6 +200,7 @@ const TABLES: [&[Entry]; 8] = [
     storage::STORAGE,
     statuses::RESULTS,
     folders::PROBLEMS,
+    situations::CHECKS,
     statuses::HTTP,
 ];
 

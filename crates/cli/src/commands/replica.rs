@@ -130,7 +130,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
         row("STOPPED", format!("{}: {}", reason.signature, reason.message));
         row("", reason.details.clone());
         if let Some(command) = explain_command(&reason.signature) {
-            row("", format!("see `{command}`"));
+            row("", format!("see `{command}`, and `vfs-sync doctor`"));
         }
     }
     if let Some(server) = server {

@@ -13,6 +13,7 @@ mod blobs;
 mod crash;
 mod demo;
 mod devices;
+mod doctor;
 mod encrypted;
 mod escapes;
 mod explain;

@@ -81,6 +81,9 @@ impl SyncClient {
             let now = self.environment().now();
             self.inner.connected(|connection| connection.in_step_at = Some(now));
         }
+        if done.is_err() || work == Work::All {
+            session.note_failing(done.as_ref().err()).await;
+        }
         // A successful push says nothing about the reason why a pull stopped.
         if done.is_err() || work != Work::Flush {
             session.note_outcome(done.as_ref().err()).await?;

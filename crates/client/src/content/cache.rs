@@ -128,6 +128,14 @@ fn file_key(path: &Path) -> Option<Key> {
     Key::parse(path.file_name()?.to_str()?)
 }
 
+/// Returns whether the cache beside the replica in `replica` has a file of this size for a content.
+/// The bytes are not read.
+pub(crate) fn is_on_disk(replica: &Path, blob_id: &BlobId, size: u64) -> bool {
+    let (dir, key) = (replica.join(CONTENTS), Key::of(blob_id));
+    let is_one = |path: PathBuf| std::fs::metadata(path).is_ok_and(|file| file.len() == size);
+    is_one(shard_path(&dir, key)) || is_one(draft_path(&dir, key))
+}
+
 impl Cache {
     fn over(place: Place, config: &ClientConfig) -> Arc<Self> {
         let (limit, environment) = (config.cache_size, Arc::clone(&config.environment));

@@ -9,7 +9,7 @@ use vfs_sync_core::wire::telemetry::Report;
 
 use super::outcome::stop_reason;
 use crate::client::Inner;
-use crate::error::ClientError;
+use crate::error::{ClientError, Failing};
 use crate::event::{Progress, SyncReport};
 use crate::lock::lock;
 use crate::replica::{Meta, ReplicaStore};
@@ -24,6 +24,9 @@ pub(crate) struct Session {
     /// Items with a content that the server cannot take at present: each is tried once in a sync.
     pub(crate) waiting: HashSet<ItemId>,
 }
+
+/// The greatest length of the text that is stored of a failure.
+const MAX_FAILING_CHARS: usize = 1_000;
 
 /// The part of a sync to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -125,6 +128,27 @@ impl Session {
     pub(crate) async fn pull_and_reconcile(&mut self) -> Result<(), ClientError> {
         self.pull().await?;
         self.reconcile(false).await
+    }
+
+    /// Stores for a later diagnosis that synchronising fails, or that it succeeded again. It writes
+    /// only if another reason is stored, and its own failure changes nothing.
+    pub(crate) async fn note_failing(&self, error: Option<&ClientError>) {
+        let now = self.inner.environment().now();
+        let failure = error.map(|error| {
+            let message = error.to_string().chars().take(MAX_FAILING_CHARS).collect();
+            Failing { key: error.key(), message, since: now, at: now }
+        });
+        let noted = self.store(move |_, store| {
+            let before = store.meta().failing.as_deref();
+            if before.map(|before| &before.key) == failure.as_ref().map(|failure| &failure.key) {
+                return Ok(());
+            }
+            let since = before.map_or(now, |before| before.since);
+            store.set_failing(failure.map(|failure| Failing { since, ..failure }))
+        });
+        if let Err(error) = noted.await {
+            tracing::debug!(%error, "the reason of a failure cannot be stored");
+        }
     }
 
     /// Stores the reason why synchronisation stopped, or clears it after a success. A network

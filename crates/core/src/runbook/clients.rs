@@ -85,7 +85,7 @@ pub(super) const SIGNATURES: &[Entry] = &[
             "An exported state is malformed or contradicts itself: a truncated or edited file, or a \
              state of another client id. Nothing was imported.",
         )
-        .then("Hydrate from another export of the same replica.", "vfs-sync status"),
+        .then("Hydrate from another export of the same replica.", "vfs-sync doctor"),
 ];
 
 const fn client(key: &'static str) -> Entry {
@@ -100,7 +100,7 @@ pub(super) const CLIENT: &[Entry] = &[
              copy of the database is served. Nothing of the answer was applied.",
         )
         .says(&["is no error body, with status …", "another server or an older copy of its database answers"])
-        .then("Find out who answers under the server's address.", "vfs-sync status"),
+        .then("Find out who answers under the server's address.", "vfs-sync doctor"),
     client("invalid_address")
         .means("The server's address is no URL of http or https, or is not encrypted.")
         .says(&["is not encrypted: others could read the token", "the server's address … is no URL"])
@@ -111,10 +111,10 @@ pub(super) const CLIENT: &[Entry] = &[
              and changes stay in the queue.",
         )
         .says(&["the server cannot be reached or is busy"])
-        .then("Find the step at which the way to the server ends.", "vfs-sync status"),
+        .then("Find the step at which the way to the server ends.", "vfs-sync doctor"),
     Entry::new("client", Client, ExitCodes)
         .means("The client stopped for a reason of its own, such as a damaged replica.")
-        .then("Check the replica.", "vfs-sync status"),
+        .then("Check the replica.", "vfs-sync doctor"),
     Entry::new("stopped", Client, Divergence)
         .means(
             "Background work stopped at a violation, and stays stopped until it is started by hand. \
@@ -136,12 +136,12 @@ pub(super) const CLIENT: &[Entry] = &[
         .then(
             "Move the replica aside, and hydrate a new one from its last good export, or make a new \
              one by `vfs-sync init`.",
-            "vfs-sync status",
+            "vfs-sync doctor",
         ),
     Entry::new("storage", Client, ExitCodes)
         .means("The disk of the replica failed, or is full or read-only.")
         .says(&["the replica's storage failed"])
-        .then("Make room on the disk of the replica.", "vfs-sync status"),
+        .then("Make room on the disk of the replica.", "vfs-sync doctor"),
     Entry::new("wrongContent", Client, Contents)
         .means("The server's bytes are not the content: its copy, or the way to it, is damaged.")
         .says(&["are not the content"])

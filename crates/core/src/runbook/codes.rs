@@ -7,7 +7,7 @@ use super::Section::{
 };
 use super::{Entry, Section};
 
-const DOCTOR: &str = "vfs-sync status";
+const DOCTOR: &str = "vfs-sync doctor";
 const REJECTED: &str = "vfs-sync rejected";
 const SYNC: &str = "vfs-sync sync";
 
@@ -15,7 +15,7 @@ const fn code(key: &'static str, statuses: &'static [u16], section: Section) -> 
     Entry::new(key, Code, section).with(statuses)
 }
 
-const BUG: &str = "A defect of the client: keep the redacted state, and report it.";
+const BUG: &str = "A defect of the client: keep what the redacted state, and report it.";
 const BUNDLE: &str = "vfs-sync state export --redact report.json";
 
 pub(super) const CODES: &[Entry] = &[

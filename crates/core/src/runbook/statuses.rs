@@ -7,7 +7,7 @@ use super::Section::{
 };
 use super::{Entry, Section};
 
-const DOCTOR: &str = "vfs-sync status";
+const DOCTOR: &str = "vfs-sync doctor";
 const REJECTED: &str = "vfs-sync rejected";
 const RECOVER: &str = "vfs-sync recover";
 const SYNC: &str = "vfs-sync sync";
