@@ -45,6 +45,7 @@ mod directory;
 mod environment;
 mod error;
 mod event;
+mod exports;
 mod inspection;
 mod lock;
 mod replica;
@@ -61,6 +62,7 @@ pub use device::{BoundDevice, Device};
 pub use environment::{Environment, SystemEnvironment};
 pub use error::{ClientError, Failing, StopReason};
 pub use event::{ChangeEvent, ItemChange, Observer, Progress, ShownItem, SyncReport, TreeChange};
+pub use exports::{ExportedCounts, GoodExport};
 pub use inspection::{Inspection, QueuedUpload, SyncState};
 pub use sync::live::Hints;
 pub use transport::{

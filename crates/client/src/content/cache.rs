@@ -143,6 +143,14 @@ impl Cache {
         Arc::new(Self { place, limit, environment, index, turns })
     }
 
+    /// Returns the directory of the replica beside the cache, if both are on the disk.
+    pub(crate) fn replica_dir(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Directory(contents) => contents.parent(),
+            Place::Memory(_) => None,
+        }
+    }
+
     pub(crate) fn in_memory(config: &ClientConfig) -> Arc<Self> {
         Self::over(Place::Memory(Mutex::default()), config)
     }

@@ -1,6 +1,7 @@
 //! A call's exclusive turn to communicate with the server.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
@@ -11,6 +12,7 @@ use super::outcome::stop_reason;
 use crate::client::Inner;
 use crate::error::{ClientError, Failing};
 use crate::event::{Progress, SyncReport};
+use crate::exports;
 use crate::lock::lock;
 use crate::replica::{Meta, ReplicaStore};
 
@@ -21,12 +23,22 @@ pub(crate) struct Session {
     /// still runs when the next call gets its turn.
     turn: Arc<OwnedMutexGuard<()>>,
     pub(crate) report: SyncReport,
+    pub(crate) committed: Committed,
+    /// True if operations may get other write ids.
+    pub(crate) renumbers: bool,
     /// Items with a content that the server cannot take at present: each is tried once in a sync.
     pub(crate) waiting: HashSet<ItemId>,
 }
 
 /// The greatest length of the text that is stored of a failure.
 const MAX_FAILING_CHARS: usize = 1_000;
+
+/// The transactions that a session has committed.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Committed {
+    pub(crate) pages: u64,
+    pub(crate) pushes: u64,
+}
 
 /// The part of a sync to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +47,8 @@ pub(crate) enum Work {
     Flush,
     Pull,
     Rematerialise,
+    /// A push, a pull and a reconcile, without any repair.
+    Attempt,
 }
 
 impl Session {
@@ -51,7 +65,8 @@ impl Session {
                 ..Progress::default()
             };
         }
-        Self { inner, turn, report: SyncReport::default(), waiting: HashSet::new() }
+        let (report, committed) = (SyncReport::default(), Committed::default());
+        Self { inner, turn, report, committed, renumbers: true, waiting: HashSet::new() }
     }
 
     /// Runs `work`, and emits the violation in which it ends, if there is one.
@@ -68,6 +83,11 @@ impl Session {
             Work::Flush => self.flush().await,
             Work::Pull => self.pull_and_reconcile().await,
             Work::Rematerialise => self.rematerialise().await,
+            Work::Attempt => {
+                self.renumbers = false;
+                self.flush().await?;
+                self.pull_and_reconcile().await
+            }
             Work::All => {
                 match self.flush().await {
                     // A queue that cannot be pushed at present holds up neither the changes of others
@@ -128,6 +148,31 @@ impl Session {
     pub(crate) async fn pull_and_reconcile(&mut self) -> Result<(), ClientError> {
         self.pull().await?;
         self.reconcile(false).await
+    }
+
+    /// Keeps the state after a settled pull as a good export, at most once a day. Its failure changes
+    /// nothing.
+    pub(crate) async fn keep_export(&self) {
+        if self.inner.config.vfs.is_some() {
+            return;
+        }
+        let Some(dir) = self.inner.cache.replica_dir().map(Path::to_owned) else { return };
+        let now = self.inner.environment().now();
+        let place = dir.clone();
+        let state = self.store(move |_, store| {
+            let due = exports::is_due(&place, store.meta().items, now);
+            due.then(|| store.export()).transpose()
+        });
+        // Not within the transaction: edits need not wait for the disk.
+        let kept = async {
+            let Some(state) = state.await? else { return Ok(()) };
+            let failed = ClientError::io("cannot keep an export");
+            let keep = move || exports::keep(&dir, state, now).map_err(failed);
+            self.inner.environment().blocking(keep).await
+        };
+        if let Err(error) = kept.await {
+            tracing::warn!(%error, "no good export of the state was kept");
+        }
     }
 
     /// Stores for a later diagnosis that synchronising fails, or that it succeeded again. It writes
