@@ -165,7 +165,8 @@ pub(crate) fn explain_command(key: &str) -> Option<String> {
     runbook::entry(key).map(|entry| format!("vfs-sync explain {}", entry.key))
 }
 
-const TRIAGE: &str = "save the output of `vfs-sync state export`, then retry once";
+const TRIAGE: &str = "`vfs-sync doctor --retry` retries once, with the state exported before and after; \
+                      by hand: save the output of `vfs-sync state export`, then retry once";
 
 const REBUILD: &str = "rebuild the replica with `vfs-sync rematerialise`; queued operations \
                        are kept";

@@ -2,13 +2,19 @@
 
 mod advice;
 mod attach;
+mod bundle;
 mod check;
+mod fix;
 mod folders;
 mod network;
+mod redact;
 mod replica;
+mod retry;
 mod server;
 mod site;
 mod token;
+
+use std::path::Path;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -17,10 +23,12 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::PROTOCOL_VERSION;
 
 use self::check::{Check, Outcome};
+use self::fix::Action;
 use self::replica::Local;
 use self::site::Site;
 use crate::args::{Doctor, Global};
 use crate::error::{Failure, Kind, Result};
+use crate::escape::escaped;
 use crate::output::{Output, counted};
 use crate::replica::{Settings, handoff, live_state};
 use crate::shutdown;
@@ -31,6 +39,9 @@ const NEVER_DRAINS: i64 = 3_600 * 1_000;
 /// The result of an examination.
 struct Examined {
     checks: Vec<Check>,
+    local: Option<Local>,
+    /// The actions that were taken before, to resolve what an earlier examination found.
+    actions: Vec<Action>,
 }
 
 impl Examined {
@@ -41,18 +52,41 @@ impl Examined {
 
 pub(super) async fn doctor(
     global: &Global,
-    _args: Doctor,
+    args: Doctor,
     output: Output,
     stop: CancellationToken,
 ) -> Result<()> {
     let site = Site::new(global)?;
     let progress = output.progress("examining");
     let examined = tokio::select! {
-        examined = examine(&site) => examined,
+        examined = work(&site, &args) => examined?,
         () = stop.cancelled() => return Err(shutdown::interrupted()),
     };
     drop(progress);
-    report(&site, &examined, output)
+    if let Some(file) = &args.bundle {
+        bundle::write(&site, file, &examined).await?;
+        output.note(format_args!("written to {}", escaped(&file.to_string_lossy())));
+    }
+    report(&site, &examined, args.bundle.as_deref(), output)
+}
+
+/// Retries and fixes as the arguments say, then examines.
+async fn work(site: &Site<'_>, args: &Doctor) -> Result<Examined> {
+    let retried = match args.retry {
+        true => Some(retry::retry(site).await?),
+        false => None,
+    };
+    let actions = match args.fix {
+        true => {
+            let found = examine(site).await;
+            fix::fix(site, &found.checks, found.local.as_ref()).await
+        }
+        false => Vec::new(),
+    };
+    let mut examined = examine(site).await;
+    // First, because it was first.
+    examined.checks.splice(0..0, retried);
+    Ok(Examined { actions, ..examined })
 }
 
 /// Makes all checks in their order. It changes nothing on this device or at the server.
@@ -64,6 +98,7 @@ async fn examine(site: &Site<'_>) -> Examined {
     if let Some(local) = &local {
         replica::work(site, local, &mut checks);
     }
+    let export = replica::exports(site, local.as_ref(), &mut checks);
     checks.push(replica::disk(site));
     if let Some(settings) = &settings {
         folders::checks(site, settings, &mut checks);
@@ -78,7 +113,8 @@ async fn examine(site: &Site<'_>) -> Examined {
         checks.push(failing(site, local, &checks));
         drains(local, now, &site.directory, &mut checks);
     }
-    let advice = advice::check(site, settings.as_ref(), local.as_ref(), &checks, now);
+    let advice =
+        advice::check(site, settings.as_ref(), local.as_ref(), export.as_ref(), &checks, now);
     if let Some(advice) = &advice {
         let damaged = ["replica.file", "replica.integrity"];
         for check in checks.iter_mut().filter(|one| one.is_problem() && damaged.contains(&one.id)) {
@@ -93,7 +129,7 @@ async fn examine(site: &Site<'_>) -> Examined {
             check.next = check.entry().map(|entry| site.command_of(entry));
         }
     }
-    Examined { checks }
+    Examined { checks, local, actions: Vec::new() }
 }
 
 /// Checks what lies between the replica and the server, and the server.
@@ -156,7 +192,7 @@ fn failing(site: &Site<'_>, local: &Local, found: &[Check]) -> Check {
 }
 
 /// Makes an old queue a problem if `up` runs and nothing else explains it.
-fn drains(local: &Local, now: Timestamp, directory: &std::path::Path, checks: &mut [Check]) {
+fn drains(local: &Local, now: Timestamp, directory: &Path, checks: &mut [Check]) {
     let Some((queued, _)) = &local.oldest else { return };
     let age = now.as_millis().saturating_sub(queued.operation.occurred_at.as_millis());
     if age < NEVER_DRAINS || !handoff::is_running(directory) || checks.iter().any(Check::is_problem)
@@ -184,7 +220,12 @@ fn versions(found: &[Check]) -> Check {
     check.becomes(Outcome::Problem, text).explained("upgrade_required")
 }
 
-fn report(site: &Site<'_>, examined: &Examined, output: Output) -> Result<()> {
+fn report(
+    site: &Site<'_>,
+    examined: &Examined,
+    bundle: Option<&Path>,
+    output: Output,
+) -> Result<()> {
     let (problems, notes) = (examined.count(Outcome::Problem), examined.count(Outcome::Note));
     output.json(&json!({
         "replica": site.directory.to_string_lossy(),
@@ -192,8 +233,11 @@ fn report(site: &Site<'_>, examined: &Examined, output: Output) -> Result<()> {
         "checks": examined.checks.iter().map(Check::json).collect::<Vec<_>>(),
         "problems": problems,
         "notes": notes,
+        "actions": examined.actions.iter().map(Action::json).collect::<Vec<_>>(),
+        "bundle": bundle.map(Path::to_string_lossy),
     }))?;
     if !output.json {
+        examined.actions.iter().try_for_each(|action| output.say(action.text()))?;
         for check in &examined.checks {
             if !output.quiet || check.is_problem() {
                 check.lines().into_iter().try_for_each(|line| output.text(line))?;

@@ -1,7 +1,9 @@
 //! The device's doctor: each situation caused on purpose, and what the doctor says of it.
 
+mod bundle;
 mod fake;
 mod healthy;
+mod repair;
 mod situations;
 
 use std::process::Command;

@@ -34,7 +34,7 @@ pub(super) const CHECKS: &[Entry] = &[
         .then("Synchronise: the next settled pull makes one.", SYNC),
     Entry::new("sync.stopped", Check, Divergence)
         .means("Whether synchronising stopped at a guardrail, and the kept reason.")
-        .then("Retry once, with the state exported before and after.", "vfs-sync sync --no-rematerialise"),
+        .then("Retry once, with the state exported before and after.", "vfs-sync doctor --retry"),
     Entry::new("sync.failing", Check, PausesAndWaits)
         .means("Whether the last attempt to synchronise failed, and since when attempts do.")
         .then("Resolve the reason; what waits is sent then.", SYNC),
@@ -119,6 +119,9 @@ pub(super) const CHECKS: &[Entry] = &[
     Entry::new("folders.state", Check, FolderService)
         .means("Each live directory can be read, and what is left out of it.")
         .then("Read the list.", "vfs-sync folder problems"),
+    Entry::new("retry", Check, Divergence)
+        .means("One attempt, with the state exported before and after: a failed one changes nothing.")
+        .then("If it changed the state, report the defect.", "vfs-sync doctor --bundle bug-report.tar.gz"),
     Entry::new("recovery", Check, Divergence)
         .means("Whether to rematerialise or to hydrate, what would be offered again and what lost.")
         .then("Follow the steps.", "vfs-sync rematerialise"),

@@ -1,5 +1,6 @@
 //! The way back if the replica does not fit the server any more, or is damaged.
 
+use vfs_sync_client::{ExportedCounts, GoodExport};
 use vfs_sync_core::time::Timestamp;
 
 use super::check::Check;
@@ -13,6 +14,7 @@ pub(super) fn check(
     site: &Site<'_>,
     settings: Option<&Settings>,
     local: Option<&Local>,
+    export: Option<&(GoodExport, ExportedCounts)>,
     found: &[Check],
     now: Timestamp,
 ) -> Option<Check> {
@@ -26,7 +28,7 @@ pub(super) fn check(
     let apart =
         is_problem("sync.stopped") || is_problem("server.feed") || is_problem("server.writeIds");
     if damaged {
-        return Some(damaged_replica(site, settings, now));
+        return Some(damaged_replica(site, settings, export, now));
     }
     let (local, true) = (local?, apart) else { return None };
     let state = &local.state;
@@ -46,7 +48,12 @@ pub(super) fn check(
     )
 }
 
-fn damaged_replica(site: &Site<'_>, settings: Option<&Settings>, now: Timestamp) -> Check {
+fn damaged_replica(
+    site: &Site<'_>,
+    settings: Option<&Settings>,
+    export: Option<&(GoodExport, ExportedCounts)>,
+    now: Timestamp,
+) -> Check {
     const ID: &str = "recovery";
     let dir = &site.directory;
     let stamp: String = now.to_string().chars().filter(char::is_ascii_digit).take(14).collect();
@@ -60,10 +67,33 @@ fn damaged_replica(site: &Site<'_>, settings: Option<&Settings>, now: Timestamp)
     let user = user.unwrap_or_default();
     let aside_first = format!("mv {} {}", quoted(dir), quoted(&aside));
     let replica = quoted(dir);
-    let text = "the replica is damaged, and is moved aside, never deleted; a new one gets everything \
-                that the server has; lost is what was never sent";
-    Check::note(ID, text).with("advice", "init").with("lost", "what was never sent").next(format!(
-        "{aside_first} && vfs-sync --replica {replica} init --server {server}{token}{user} && vfs-sync \
-         --replica {replica} sync"
-    ))
+    let begin = format!("{aside_first} && vfs-sync --replica {replica}");
+    let options = format!("--server {server}{token}{user}");
+    let sync = format!("vfs-sync --replica {replica} sync");
+    let Some((export, counts)) = export else {
+        let text = "the replica is damaged, and keeps no good export: it is moved aside, never \
+                    deleted, and a new one gets everything that the server has; lost is what was never \
+                    sent";
+        return Check::note(ID, text)
+            .with("advice", "init")
+            .with("lost", "what was never sent")
+            .next(format!("{begin} init {options} && {sync}"));
+    };
+    // The export moves with the directory.
+    let file = export.path.strip_prefix(dir).unwrap_or(&export.path);
+    let file = quoted(&aside.join(file));
+    let text = format!(
+        "the replica is damaged: it is moved aside, never deleted, and hydrated from its good export of \
+         {}, with {}; {} of it are offered again; lost is what was done after it and never sent, and \
+         contents that were not uploaded, whose bytes stay in the directory aside",
+        export.made_at,
+        counted(counts.items, "item", "items"),
+        counted(counts.queued, "queued operation", "queued operations"),
+    );
+    Check::note(ID, text)
+        .with("advice", "hydrate")
+        .with("export", export.made_at)
+        .with("offeredAgain", counts.queued)
+        .with("lost", "what was done after the export and never sent")
+        .next(format!("{begin} state hydrate {file} {options} && {sync}"))
 }

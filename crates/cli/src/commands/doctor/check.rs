@@ -34,7 +34,6 @@ pub(super) enum Reveals {
 pub(super) struct Fact {
     pub(super) key: &'static str,
     pub(super) value: Value,
-    #[expect(dead_code, reason = "the form of a bug report")]
     pub(super) reveals: Reveals,
 }
 

@@ -4,7 +4,10 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use vfs_sync_client::{ClientError, Inspection, QueuedOp, QueuedUpload, RejectedOp, SyncState};
+use vfs_sync_client::{
+    ClientError, ExportedCounts, GoodExport, Inspection, QueuedOp, QueuedUpload, RejectedOp,
+    SyncState,
+};
 use vfs_sync_core::runbook::{self, Entry};
 
 use super::check::Check;
@@ -54,7 +57,7 @@ pub(super) fn settings(site: &Site<'_>, checks: &mut Vec<Check>) -> Option<Setti
         Err(failure) => {
             let has_file = site.directory.join("replica.db").exists();
             let next = match failure.kind {
-                Kind::NotFound if has_file => site.command("status"),
+                Kind::NotFound if has_file => site.command("doctor --fix"),
                 Kind::NotFound => site.command("init --server URL --token-file FILE"),
                 _ => format!("cat {}", quoted(&site.directory.join("settings.json"))),
             };
@@ -200,7 +203,7 @@ fn stopped(site: &Site<'_>, local: &Local) -> Check {
     };
     let next = match runbook::entry(&reason.signature) {
         Some(entry) if needs_no_retry(entry) => site.command_of(entry),
-        _ => site.command("sync --no-rematerialise"),
+        _ => site.command("doctor --retry"),
     };
     Check::problem(ID, format!("stopped: {}: {}", reason.signature, reason.message))
         .with("signature", runbook::entry(&reason.signature).map(|entry| entry.key))
@@ -348,6 +351,41 @@ fn rejected(site: &Site<'_>, local: &Local) -> Check {
         .text("contentReason", &local.rejected_upload)
         .explained(&key)
         .next(site.command("rejected"))
+}
+
+/// Checks the good exports that the replica keeps; returns the newest that can be hydrated.
+pub(super) fn exports(
+    site: &Site<'_>,
+    local: Option<&Local>,
+    checks: &mut Vec<Check>,
+) -> Option<(GoodExport, ExportedCounts)> {
+    const ID: &str = "replica.exports";
+    let exports = match GoodExport::list(&site.directory) {
+        Ok(exports) => exports,
+        Err(error) => {
+            checks.push(Check::note(ID, error.to_string()).text("error", error.to_string()));
+            return None;
+        }
+    };
+    let whole = exports.iter().find_map(|one| Some((one.clone(), one.check().ok()?)));
+    let count = counted(exports.len() as u64, "good export", "good exports");
+    let check = match &whole {
+        Some((newest, _)) => {
+            let text = format!("the replica keeps {count}, the newest of {}", newest.made_at);
+            Check::ok(ID, text).with("newest", newest.made_at).with("bytes", newest.size)
+        }
+        None if !exports.is_empty() => {
+            Check::note(ID, format!("none of the {count} can be hydrated"))
+                .next(site.command("sync"))
+        }
+        None if local.is_some_and(|local| local.state.cursor.is_some()) => {
+            let text = "the replica keeps no good export yet: the next settled pull makes one";
+            Check::note(ID, text).next(site.command("sync"))
+        }
+        None => Check::ok(ID, "the replica has nothing to export yet"),
+    };
+    checks.push(check.with("count", exports.len()));
+    whole
 }
 
 /// Checks the disk of the replica.

@@ -194,7 +194,7 @@ fn served(
             .with("signature", &signature)
             .text("details", Value::Object(violation.details()))
             .explained(&signature)
-            .next(site.command("sync --no-rematerialise"));
+            .next(site.command("doctor --retry"));
     }
     if !has_more && items == 0 {
         return Check::ok(ID, "the replica has all that the server's feed has")
@@ -300,7 +300,7 @@ fn write_ids(site: &Site<'_>, here: &SyncState, there: &StateResponse) -> Check 
         let count = counted(fewer, "replica", "replicas");
         Check::problem(ID, format!("the server knows fewer writes of {count} than before"))
             .explained("pull:lastWriteIdRegression")
-            .next(site.command("sync --no-rematerialise"))
+            .next(site.command("doctor --retry"))
     } else if fewer > 0 {
         let count = counted(fewer, "replica", "replicas");
         Check::note(ID, format!("the server has lost writes of {count}, with its earlier epoch"))

@@ -103,10 +103,48 @@ fn row(situation: &Situation) -> Result<Option<String>, String> {
     }
     let next = plain(&scene, found["next"].as_str().unwrap_or_default());
     let next = if next.is_empty() { String::new() } else { format!("`{next}`") };
+    let fixed = match cause.script {
+        // The disk ends with its name space.
+        Some(_) => "nothing".to_owned(),
+        None => fixed(&scene, &environment, &report)?,
+    };
     Ok(Some(format!(
-        "| {} | `{}` | {} | `{}` | {next} |",
+        "| {} | `{}` | {} | `{}` | {next} | {fixed} |",
         situation.title, situation.check, situation.outcome, situation.entry
     )))
+}
+
+/// Runs `doctor --fix`; returns what it did. It must remove nothing that was rejected or lost.
+fn fixed(scene: &Scene, environment: &[(&str, &str)], before: &Value) -> Result<String, String> {
+    let mut command = scene.command();
+    command.args(["--replica", "one", "--json", "doctor", "--fix"]);
+    let output = command.envs(environment.iter().copied()).output().unwrap();
+    let after: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let count = |report: &Value, id: &str, key: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        let found = checks.iter().find(|check| check["id"] == id);
+        found.and_then(|check| check["evidence"][key].as_u64()).unwrap_or(0)
+    };
+    for (id, key) in
+        [("sync.rejected", "operations"), ("sync.rejected", "contents"), ("sync.recover", "count")]
+    {
+        if count(&after, id, key) < count(before, id, key) {
+            return Err(format!("--fix removed something of {id}: {after:#}"));
+        }
+    }
+    let actions = after["actions"].as_array().unwrap().iter().map(|action| {
+        let name = action["action"].as_str().unwrap();
+        let result = action["result"].as_str().unwrap();
+        match (action["done"] == true, result.strip_prefix("not tried because of ")) {
+            (true, _) => format!("`{name}`: done"),
+            (false, Some(reason)) => {
+                format!("`{name}`: not tried because of `{}`", reason.split(':').next().unwrap())
+            }
+            (false, None) => format!("`{name}`: tried, not resolved"),
+        }
+    });
+    let actions: Vec<String> = actions.collect();
+    Ok(if actions.is_empty() { "nothing".to_owned() } else { actions.join(", ") })
 }
 
 /// Replaces what differs from run to run in a command.
@@ -162,7 +200,7 @@ fn each_situation_is_found_with_its_entry_and_next_step_as_the_page_says() {
     let (table, after) = rest.split_once(MARKS[1]).unwrap();
     let earlier: Vec<&str> = table.lines().collect();
     let mut made = String::from(
-        "\n\n| situation | check | outcome | runbook entry | next step |\n|---|---|---|---|---|\n",
+        "\n\n| situation | check | outcome | runbook entry | next step | `--fix` |\n|---|---|---|---|---|---|\n",
     );
     for (row, situation) in rows.iter().zip(causes::SITUATIONS) {
         // One that this machine cannot cause stays as the page has it.

@@ -18,6 +18,11 @@ pub(super) const SITUATIONS: &[Situation] = &[
         scene.write("one/settings.json", "{\"version\":1");
         Cause::default()
     }),
+    problem("the settings are gone", "replica.settings", "replica.settings", |scene| {
+        in_step(scene);
+        std::fs::remove_file(scene.path("one/settings.json")).unwrap();
+        Cause::default()
+    }),
     problem("the replica's file is missing", "replica.file", "client", |scene| {
         scene.replica("one");
         std::fs::remove_file(scene.path("one/replica.db")).unwrap();
@@ -53,7 +58,12 @@ pub(super) const SITUATIONS: &[Situation] = &[
         damage_index(scene);
         Cause::default()
     }),
-    note("the damaged replica has to be replaced", "recovery", "recovery", |scene| {
+    note("a damaged replica has no export", "recovery", "recovery", |scene| {
+        scene.replica("one");
+        scene.write("one/replica.db", vec![0x5A; 8_192]);
+        Cause::default()
+    }),
+    note("a damaged replica has a good export", "recovery", "recovery", |scene| {
         in_step(scene);
         scene.write("one/replica.db", vec![0x5A; 8_192]);
         Cause::default()
