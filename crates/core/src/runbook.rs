@@ -252,9 +252,9 @@ pub fn find(query: &str) -> Vec<&'static Entry> {
     // The text of an error: its own sentence says more than a word in it, and a code more than a
     // status.
     let mut found: Vec<_> = entries().filter(|entry| says(entry, &query)).collect();
-    for more in [words(&query, false), words(&query, true)] {
+    for name in [Word::Marked, Word::AfterStatus, Word::Status] {
         if found.is_empty() {
-            found = more;
+            found = words(&query, name);
         }
     }
     found
@@ -280,24 +280,44 @@ fn says(entry: &Entry, query: &str) -> bool {
     })
 }
 
-/// Returns the entries whose keys are words of a text, in the order of the text; `plain` includes
-/// keys that a sentence may have without meaning the entry, such as statuses.
-fn words(query: &str, plain: bool) -> Vec<&'static Entry> {
+/// The words of a text that may be keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// A word that is no word of a language: it has a sign or an upper-case letter inside.
+    Marked,
+    /// A word that follows a status, as the code of an error does.
+    AfterStatus,
+    /// A number of three digits.
+    Status,
+}
+
+/// Returns the entries whose keys are words of a text, in the order of the text.
+fn words(query: &str, name: Word) -> Vec<&'static Entry> {
     let in_key = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '-' | '.');
+    let is_status = |word: &str| word.len() == 3 && word.bytes().all(|byte| byte.is_ascii_digit());
+    let marked = |key: &str| key.contains(['_', ':']) || key.chars().any(char::is_uppercase);
     let mut found: Vec<&'static Entry> = Vec::new();
+    let mut before = "";
     for word in query.split(|c: char| !in_key(c)) {
         let word = word.trim_matches(['.', ':', '-']);
-        let marked = |key: &str| key.contains(['_', ':']) || key.chars().any(char::is_uppercase);
+        if word.is_empty() {
+            continue;
+        }
+        let may_be = |key: &str| match name {
+            Word::Marked => marked(key),
+            Word::AfterStatus => is_status(before),
+            Word::Status => is_status(key),
+        };
         let is = |entry: &&Entry| {
-            [entry.key, entry.code()]
-                .into_iter()
-                .any(|key| (plain || marked(key)) && key.to_lowercase() == word)
+            let keys = [entry.key, entry.code()];
+            keys.into_iter().any(|key| may_be(key) && key.to_lowercase() == word)
         };
         for entry in entries().filter(is) {
             if !found.contains(&entry) {
                 found.push(entry);
             }
         }
+        before = word;
     }
     found
 }
@@ -484,6 +504,10 @@ mod tests {
             keys("error: the server refused (413 quota_exceeded): too much"),
             ["quota_exceeded"]
         );
+        assert_eq!(keys("The server is busy (503 overloaded)"), ["overloaded"]);
+        assert_eq!(keys("it failed (503 timeout)"), ["timeout"]);
+        let plain = "client error (SendRequest): connection closed, a time after the name expired";
+        assert_eq!(keys(plain), [""; 0], "words of a language name no entry");
         for nothing in ["", "   ", "409x", "no such thing", "\u{0}"] {
             assert!(find(nothing).is_empty(), "{nothing:?}");
         }

@@ -46,9 +46,13 @@ impl Fake {
                     .filter(|line| !line.is_empty())
                     .filter(|line| !line.to_lowercase().starts_with("content-length"))
                     .filter(|line| !line.to_lowercase().starts_with("transfer-encoding"))
+                    .filter(|line| !line.to_lowercase().starts_with("connection"))
                     .collect();
                 let length = reply.body.len();
-                let head = format!("{}\r\nContent-Length: {length}\r\n\r\n", head.join("\r\n"));
+                let head = format!(
+                    "{}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n",
+                    head.join("\r\n")
+                );
                 let _ = stream.write_all(head.as_bytes());
                 let _ = stream.write_all(&reply.body);
             }

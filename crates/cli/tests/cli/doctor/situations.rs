@@ -159,14 +159,18 @@ fn plain(scene: &Scene, text: &str) -> String {
         plain.push_str(if index == 0 { "" } else { "127.0.0.1:PORT" });
         plain.push_str(part);
     }
-    match plain.split_once("aside-") {
-        Some((before, after)) => {
-            let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
-            format!("{before}aside-TIME{after}")
+    // Times in names: their digits are many.
+    let (mut text, mut digits) = (String::new(), String::new());
+    for c in plain.chars().chain([' ']) {
+        if c.is_ascii_digit() {
+            digits.push(c);
+            continue;
         }
-        None => plain,
+        text.push_str(if digits.len() >= 13 { "TIME" } else { &digits });
+        digits.clear();
+        text.push(c);
     }
-    .replace('|', "\\|")
+    text.trim_end().replace('|', "\\|")
 }
 
 #[test]
