@@ -113,6 +113,7 @@ async fn examine(site: &Site<'_>) -> Examined {
         checks.push(failing(site, local, &checks));
         drains(local, now, &site.directory, &mut checks);
     }
+    by_a_wrong_clock(&mut checks);
     let advice =
         advice::check(site, settings.as_ref(), local.as_ref(), export.as_ref(), &checks, now);
     if let Some(advice) = &advice {
@@ -165,6 +166,16 @@ async fn beyond(
     }
     let uploads = &local.uploads;
     checks.push(attach::check(site, &transport, &local.state, there, uploads, now).await);
+}
+
+/// Makes a token that is not valid by this device's clock a note, if the server takes it.
+fn by_a_wrong_clock(checks: &mut [Check]) {
+    let taken = checks.iter().any(|one| one.id == "server.user" && one.outcome == Outcome::Ok);
+    let expiry = checks.iter_mut().find(|one| one.id == "token.expiry" && one.is_problem());
+    if let Some(check) = expiry.filter(|_| taken) {
+        check.outcome = Outcome::Note;
+        check.summary.push_str(", by this device's clock; the server takes it");
+    }
 }
 
 /// Checks whether attempts to synchronise fail, in the light of what else was found.

@@ -75,6 +75,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
             "lostFirst": recover::first_json(&client)?,
             "cache": { "bytes": cache.bytes, "contents": cache.contents, "limit": cache.limit },
             "stopped": status.stopped,
+            "failing": status.failing,
             "outstanding": outstanding::json(&client, &left)?,
             "serverState": server,
             "live": live.as_ref().ok().map(View::json),
@@ -132,6 +133,10 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
         if let Some(command) = explain_command(&reason.signature) {
             row("", format!("see `{command}`, and `vfs-sync doctor`"));
         }
+    }
+    if let Some(failing) = &status.failing {
+        row("failing", format!("since {}: {}", failing.since, failing.message));
+        row("", "see `vfs-sync doctor`".to_owned());
     }
     if let Some(server) = server {
         let at = |cursor: Option<&vfs_sync_core::cursor::Cursor>| {

@@ -50,6 +50,10 @@ pub(crate) fn inspect_store(dir: &Path) -> Result<Box<dyn ReplicaStore>> {
 /// Locks the replica as its users do. A replica without a lock file is used by nobody.
 fn lock_for_reading(dir: &Path, path: &Path) -> Result<File> {
     let lock = dir.join(LOCK);
+    if std::fs::metadata(&lock).is_ok_and(|lock| !lock.is_file()) {
+        let text = format!("{} is not a regular file", lock.display());
+        return Err(ClientError::Storage(text));
+    }
     let opened = match OpenOptions::new().write(true).open(&lock) {
         Err(error)
             if matches!(
