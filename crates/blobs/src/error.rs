@@ -132,6 +132,10 @@ const STORES_ARE_FULL: [&str; 6] = [
     "StorageQuotaExceeded",
 ];
 
+/// The codes of errors that runbooks explain; a store may have others of its own.
+pub const STORAGE_CODES: [&str; 6] =
+    ["NoSuchKey", "AccessDenied", "ServiceUnavailable", "SlowDown", "InternalError", STORAGE_FULL];
+
 /// Returns whether a code is retryable; codes outside the table are not.
 fn is_retryable(storage_code: &str) -> bool {
     matches!(storage_code, "ServiceUnavailable" | "SlowDown" | "InternalError" | STORAGE_FULL)

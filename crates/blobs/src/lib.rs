@@ -22,7 +22,7 @@ use futures::stream::BoxStream;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::BlobId;
 
-pub use error::{BlobError, BlobOperation, PutError};
+pub use error::{BlobError, BlobOperation, PutError, STORAGE_CODES};
 pub use object::ObjectBlobs;
 pub use s3::{S3Config, S3ConfigError};
 

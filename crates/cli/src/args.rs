@@ -2,6 +2,7 @@
 
 mod backup;
 mod devices;
+mod diagnosis;
 mod directory;
 mod limits;
 mod live;
@@ -19,6 +20,7 @@ pub(crate) use devices::{
     AdminDevices, AdminDevicesAction, AdminUsers, AdminUsersAction, DevicesAction, LimitUser,
     OwnLimit,
 };
+pub(crate) use diagnosis::{Doctor, Explain};
 pub(crate) use directory::{Export, Import};
 pub(crate) use live::{FolderAction, FolderTrash, ServiceAction, Up};
 pub(crate) use operator::{
@@ -265,6 +267,12 @@ pub(crate) enum Command {
         after_help = "`sync` offers a restored server the changes that it lost. This lists the changes that `sync` cannot\noffer: grants, which only you can restore, and changes that this device may not write or has no\nbytes of. An entry disappears once another device has restored the change.\n\nExamples:\n  vfs-sync recover\n  vfs-sync recover --grants\n  vfs-sync recover discard --all"
     )]
     Recover(Recover),
+    /// Examine this device: the replica, its token, the network and the server
+    #[command(after_help = diagnosis::DOCTOR)]
+    Doctor(Doctor),
+    /// Explain a signature, code, status or error text, without a server
+    #[command(after_help = diagnosis::EXPLAIN)]
+    Explain(Explain),
     /// Export the replica's state to a file, or create a replica from one
     #[command(subcommand, after_help = replica::STATE)]
     State(State),

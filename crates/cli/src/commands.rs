@@ -1,6 +1,8 @@
 //! The commands, one module for each topic.
 
 mod demo;
+mod doctor;
+mod explain;
 mod live;
 mod operator;
 mod render;
@@ -70,6 +72,8 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Queue(args) => queue::queue(global, args, output),
         Command::Rejected(args) => queue::rejected(global, args, output),
         Command::Recover(args) => recover::recover(global, args, output),
+        Command::Doctor(args) => doctor::doctor(global, args, output, stop).await,
+        Command::Explain(args) => explain::explain(&args, output),
         Command::State(args) => state::state(global, args, output),
         Command::Demo(args) => demo::run(args, output, stop).await,
     }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 use vfs_sync_client::{ClientError, TransportError, Violation};
+use vfs_sync_core::runbook;
 use vfs_sync_core::wire::code;
 
 use crate::escape::escaped;
@@ -108,6 +109,18 @@ impl Failure {
         Self::new(Kind::Auth, message).hint(hint)
     }
 
+    /// Adds the command that explains a signature or code to the hint, if the runbook has it.
+    pub(crate) fn explained(mut self, key: &str) -> Self {
+        if let Some(command) = explain_command(key) {
+            let line = format!("`{command}` says what it means");
+            self.hint = Some(match self.hint {
+                Some(hint) => format!("{hint}\n{line}"),
+                None => line,
+            });
+        }
+        self
+    }
+
     /// Creates a function that converts an I/O error into a failure of `what`.
     pub(crate) fn io(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.to_string();
@@ -147,8 +160,13 @@ impl Failure {
     }
 }
 
-const TRIAGE: &str = "save the output of `vfs-sync state export`, then retry once; see \
-                      docs/protocol.md for what the guardrail checks";
+/// Returns the command that explains a signature or code; `None` if the runbook does not have it.
+pub(crate) fn explain_command(key: &str) -> Option<String> {
+    runbook::entry(key).map(|entry| format!("vfs-sync explain {}", entry.key))
+}
+
+const TRIAGE: &str = "`vfs-sync doctor --retry` retries once, with the state exported before and after; \
+                      by hand: save the output of `vfs-sync state export`, then retry once";
 
 const REBUILD: &str = "rebuild the replica with `vfs-sync rematerialise`; queued operations \
                        are kept";
@@ -166,7 +184,9 @@ impl From<ClientError> for Failure {
                 Self {
                     signature: Some(violation.signature()),
                     details: violation.details(),
-                    ..Self::new(Kind::Guardrail, violation.message()).hint(hint)
+                    ..Self::new(Kind::Guardrail, violation.message())
+                        .hint(hint)
+                        .explained(&violation.signature())
                 }
             }
             ClientError::Transport(error) => error.into(),
@@ -186,21 +206,23 @@ impl From<ClientError> for Failure {
             ClientError::NewerReplica { .. } => of(Kind::Corrupt),
             ClientError::CorruptReplica { .. } => of(Kind::Corrupt).hint(
                 "restore the replica from a copy, or move it away and create a new one with \
-                 `vfs-sync init` and `vfs-sync sync`",
+                 `vfs-sync init` and `vfs-sync sync`\n`vfs-sync doctor` says what can be saved",
             ),
             ClientError::ReplicaExists(_) | ClientError::NoReplica(_) => of(Kind::Exists),
             ClientError::Stopped(reason) if reason.signature == code::WRONG_USER => of(Kind::Auth)
                 .hint(format!(
                     "put a token of the replica's user into {TOKEN_VARIABLE} or the file given to \
                      `init --token-file`, then start again"
-                )),
+                ))
+                .explained(&reason.signature),
             ClientError::Stopped(reason)
                 if [code::DEVICE_REVOKED, code::USER_DISABLED].contains(&&*reason.signature) =>
             {
-                Self::denied(&reason.signature, message)
+                Self::denied(&reason.signature, message).explained(&reason.signature)
             }
             ClientError::Stopped(reason) => {
-                Self { signature: Some(reason.signature), ..of(Kind::Guardrail).hint(TRIAGE) }
+                let failure = of(Kind::Guardrail).hint(TRIAGE).explained(&reason.signature);
+                Self { signature: Some(reason.signature), ..failure }
             }
             ClientError::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe => {
                 of(Kind::BrokenPipe)
@@ -215,11 +237,18 @@ impl From<ClientError> for Failure {
 
 impl From<TransportError> for Failure {
     fn from(error: TransportError) -> Self {
+        let key = error.key();
+        Self::of_transport(error).explained(&key)
+    }
+}
+
+impl Failure {
+    fn of_transport(error: TransportError) -> Self {
         let message = error.to_string();
         match error {
             TransportError::Network { .. } => Self::new(Kind::Network, message).hint(
                 "changes stay in the queue; run `vfs-sync sync` again when the server is \
-                 reachable",
+                 reachable\n`vfs-sync doctor` finds the step at which the way to it ends",
             ),
             TransportError::Unauthorized(_) => Self::new(Kind::Auth, message).hint(
                 "put a fresh token into VFS_SYNC_TOKEN or the file given to `init --token-file`",

@@ -54,10 +54,10 @@ pub(crate) struct Settings {
     device: Option<String>,
     /// The user of the replica; earlier versions did not save it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    user: Option<UserId>,
+    pub(crate) user: Option<UserId>,
     /// Calls the server without encryption, wherever it is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    insecure_http: bool,
+    pub(crate) insecure_http: bool,
     /// The directories that `up` keeps in step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) folders: Vec<LiveFolder>,
@@ -126,7 +126,20 @@ impl LiveFolder {
     }
 }
 
+/// The place that a token was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TokenPlace {
+    /// The environment variable [`TOKEN_VARIABLE`].
+    Variable,
+    File(PathBuf),
+}
+
 impl Settings {
+    /// Reads the token, from the environment or its file.
+    pub(crate) fn token(&self) -> Result<(String, TokenPlace), String> {
+        Tokens::of(self).read_from()
+    }
+
     pub(crate) fn new(server: &str, token_file: Option<PathBuf>) -> Self {
         let version = SETTINGS_VERSION;
         Self {
@@ -305,7 +318,8 @@ fn transport(settings: &Settings) -> Result<Arc<dyn Transport>> {
     Ok(Arc::new(http(settings, HttpConfig::new(&settings.server))?))
 }
 
-fn http(settings: &Settings, mut config: HttpConfig) -> Result<HttpTransport> {
+/// Creates a transport to the server of the settings, with their token.
+pub(crate) fn http(settings: &Settings, mut config: HttpConfig) -> Result<HttpTransport> {
     config.insecure_http = settings.insecure_http;
     HttpTransport::new(config, Tokens::of(settings)).map_err(|error| {
         Failure::usage(format!("{}: {error}", settings.server)).hint(
@@ -418,22 +432,30 @@ impl Tokens {
     }
 
     fn read(&self) -> Result<String, String> {
+        self.read_from().map(|(token, _)| token)
+    }
+
+    fn read_from(&self) -> Result<(String, TokenPlace), String> {
         let (token, place) = match std::env::var(TOKEN_VARIABLE) {
-            Ok(token) if !token.trim().is_empty() => (token, TOKEN_VARIABLE.to_owned()),
+            Ok(token) if !token.trim().is_empty() => (token, TokenPlace::Variable),
             _ => match &self.file {
                 Some(file) => {
                     let text = read_bounded(file)
                         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-                    (text, file.display().to_string())
+                    (text, TokenPlace::File(file.clone()))
                 }
                 None => return Err(format!("no token: {TOKEN_VARIABLE} is not set")),
             },
         };
         let token = token.trim();
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            let place = match &place {
+                TokenPlace::Variable => TOKEN_VARIABLE.to_owned(),
+                TokenPlace::File(file) => file.display().to_string(),
+            };
             return Err(format!("{place} has no token in it"));
         }
-        Ok(token.to_owned())
+        Ok((token.to_owned(), place))
     }
 }
 

@@ -34,5 +34,6 @@ pub use record::{
 pub use recover::LostChanges;
 pub use share::Sharing;
 pub use state::{HydrateOutcome, StateExport};
+pub use sync::Attempt;
 pub use trash::Trash;
 pub use tree::{MAX_FOUND, NameIs, Query, QueryCursor, QueryWatch, ResultChange, SortBy};

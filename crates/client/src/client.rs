@@ -17,7 +17,7 @@ use crate::connection::{Connection, Connectivity};
 use crate::content::cache::Cache;
 use crate::device::Device;
 use crate::environment::Environment;
-use crate::error::{ClientError, StopReason};
+use crate::error::{ClientError, Failing, StopReason};
 use crate::event::{ChangeEvent, Observer, Progress, TreeChange};
 use crate::lock::lock;
 use crate::replica::{ReplicaStore, Reports};
@@ -58,6 +58,8 @@ pub struct Status {
     pub items: u64,
     /// The reason why synchronisation stopped, until it succeeds or is started by hand.
     pub stopped: Option<StopReason>,
+    /// The reason why synchronising has failed since its last success.
+    pub failing: Option<Failing>,
     /// The reason why background work pauses; it resumes once the cause is gone.
     pub paused: Option<StopReason>,
     /// True while background work is running.
@@ -238,6 +240,7 @@ impl SyncClient {
             lost: counts.lost,
             items: meta.items,
             stopped: meta.stopped.as_ref().map(|reason| (**reason).clone()),
+            failing: meta.failing.as_ref().map(|failing| (**failing).clone()),
             paused,
             running,
             connection: *self.inner.connection.borrow(),

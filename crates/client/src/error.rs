@@ -4,6 +4,7 @@ use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{BlobId, ItemId};
+use vfs_sync_core::time::Timestamp;
 
 use crate::api::node::Reader;
 use crate::transport::TransportError;
@@ -97,6 +98,17 @@ pub enum ClientError {
         /// The format that this program knows.
         known: i64,
     },
+    /// The replica has the format of an earlier version, and is only read: the next command that
+    /// opens it upgrades it.
+    #[error("the replica {path} has format {found}, and is upgraded to {known} when it is used")]
+    OlderReplica {
+        /// The path of the replica's file.
+        path: String,
+        /// The format of the file.
+        found: i64,
+        /// The format that this program writes.
+        known: i64,
+    },
     /// The replica's file is damaged, or is not a replica.
     #[error("the replica {path} cannot be read: {reason}")]
     CorruptReplica {
@@ -147,6 +159,24 @@ impl ClientError {
         }
     }
 
+    /// Returns the key by which the runbook ([`vfs_sync_core::runbook`]) explains the error.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let own = match self {
+            Self::Violation(violation) => return violation.signature(),
+            Self::Transport(error) => return error.key(),
+            Self::Stopped(reason) => return reason.signature.clone(),
+            Self::InUse(_) => "inUse",
+            Self::NewerReplica { .. } => "newerReplica",
+            Self::CorruptReplica { .. } => "corruptReplica",
+            Self::Storage(_) | Self::Io { .. } => "storage",
+            Self::WrongContent { .. } => "wrongContent",
+            Self::RestoredDuringRebuild => "restoredDuringRebuild",
+            _ => "client",
+        };
+        own.to_owned()
+    }
+
     /// Returns true if the same call may succeed later without intervention.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -179,4 +209,19 @@ pub struct StopReason {
     pub details: String,
     /// The oldest position that the server can serve, if rematerialising would help.
     pub oldest_available: Option<Cursor>,
+}
+
+/// The reason why synchronising has failed since its last success, for a diagnosis. A retry may
+/// succeed: work that cannot go on has a [`StopReason`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failing {
+    /// The key of the error in the runbook.
+    pub key: String,
+    /// The text of the first failure with this key.
+    pub message: String,
+    /// The time of the first failure since the last success, by this device's clock.
+    pub since: Timestamp,
+    /// The time of the first failure with this key, by this device's clock.
+    pub at: Timestamp,
 }

@@ -45,6 +45,8 @@ mod directory;
 mod environment;
 mod error;
 mod event;
+mod exports;
+mod inspection;
 mod lock;
 mod replica;
 mod sync;
@@ -58,8 +60,10 @@ pub use connection::{Connection, Connectivity, PollingReason};
 pub use content::{CacheUsage, DraftContent, Fetched, LocalContent, StoredContent, TakenContent};
 pub use device::{BoundDevice, Device};
 pub use environment::{Environment, SystemEnvironment};
-pub use error::{ClientError, StopReason};
+pub use error::{ClientError, Failing, StopReason};
 pub use event::{ChangeEvent, ItemChange, Observer, Progress, ShownItem, SyncReport, TreeChange};
+pub use exports::{ExportedCounts, GoodExport};
+pub use inspection::{Inspection, QueuedUpload, SyncState};
 pub use sync::live::Hints;
 pub use transport::{
     HttpConfig, HttpTransport, StaticToken, TokenProvider, Transport, TransportError, TransportExt,

@@ -12,5 +12,6 @@ mod view;
 
 pub(crate) use engine::report::Reports;
 pub(crate) use memory::memory_store;
+pub(crate) use sqlite::inspect::inspect_store;
 pub(crate) use sqlite::open::{create_store, open_store, remove_store};
 pub(crate) use store::*;

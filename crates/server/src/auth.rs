@@ -39,7 +39,9 @@ pub struct Identity {
 }
 
 /// A reason why a token is rejected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, thiserror::Error, strum::IntoStaticStr, strum::VariantArray,
+)]
 #[strum(serialize_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum TokenError {

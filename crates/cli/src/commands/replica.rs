@@ -17,7 +17,7 @@ use self::sync::outcome;
 use super::live::state::View;
 use super::render::report_json;
 use crate::args::{Cli, Completions, Global, Init, Man, Status};
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, explain_command};
 use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, raw, table};
 use crate::{replica, shutdown};
@@ -75,6 +75,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
             "lostFirst": recover::first_json(&client)?,
             "cache": { "bytes": cache.bytes, "contents": cache.contents, "limit": cache.limit },
             "stopped": status.stopped,
+            "failing": status.failing,
             "outstanding": outstanding::json(&client, &left)?,
             "serverState": server,
             "live": live.as_ref().ok().map(View::json),
@@ -129,6 +130,13 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     if let Some(reason) = &status.stopped {
         row("STOPPED", format!("{}: {}", reason.signature, reason.message));
         row("", reason.details.clone());
+        if let Some(command) = explain_command(&reason.signature) {
+            row("", format!("see `{command}`, and `vfs-sync doctor`"));
+        }
+    }
+    if let Some(failing) = &status.failing {
+        row("failing", format!("since {}: {}", failing.since, failing.message));
+        row("", "see `vfs-sync doctor`".to_owned());
     }
     if let Some(server) = server {
         let at = |cursor: Option<&vfs_sync_core::cursor::Cursor>| {

@@ -35,7 +35,9 @@ pub(crate) fn begin(directory: &Path) -> io::Result<Option<Running>> {
 
 /// Returns whether `up` runs on the replica in `directory`.
 pub(crate) fn is_running(directory: &Path) -> bool {
-    let tried = lock_file(directory, RUNNING).and_then(|file| is_free(file.try_lock_shared()));
+    // Where no `up` ever ran there is no file, and a look makes none.
+    let tried =
+        File::open(directory.join(RUNNING)).and_then(|file| is_free(file.try_lock_shared()));
     matches!(tried, Ok(false))
 }
 

@@ -13,8 +13,10 @@ mod blobs;
 mod crash;
 mod demo;
 mod devices;
+mod doctor;
 mod encrypted;
 mod escapes;
+mod explain;
 #[cfg(target_os = "linux")]
 mod little_room;
 mod live;

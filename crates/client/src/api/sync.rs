@@ -14,6 +14,17 @@ use crate::sync::task::Background;
 use crate::sync::{Session, Work, background};
 use crate::transport::TransportExt as _;
 
+/// The outcome of an attempt to synchronise, for a diagnosis.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The failure in which the attempt ended.
+    pub error: Option<ClientError>,
+    /// The number of pages that were committed.
+    pub pages: u64,
+    /// The number of pushes whose results were committed.
+    pub pushes: u64,
+}
+
 impl SyncClient {
     /// Pushes the queue, pulls until settled, reports what was applied, and uploads queued
     /// contents. A call that is cancelled at any point loses nothing; concurrent calls take turns.
@@ -49,6 +60,24 @@ impl SyncClient {
         self.run(Work::Rematerialise).await
     }
 
+    /// Makes one attempt for a diagnosis: pushes the queue as it is, pulls until settled, and reports
+    /// the applied state. Operations get no other numbers, the replica is not rebuilt, nothing is
+    /// offered again, and no contents are sent. It tells what the attempt has committed: a failed one
+    /// that committed nothing must leave the exported state as it was.
+    pub async fn attempt(&self) -> Attempt {
+        let mut session = Session::begin(&self.inner).await;
+        let error = session.run(Work::Attempt).await.err();
+        let (pages, pushes) = (session.committed.pages, session.committed.pushes);
+        // What only this attempt does not do is no reason to stop.
+        if !matches!(error, Some(ClientError::Invalid(_))) {
+            if let Err(failed) = session.note_outcome(error.as_ref()).await {
+                tracing::warn!(error = %failed, "the reason of a stop cannot be stored");
+            }
+            session.note_failing(error.as_ref()).await;
+        }
+        Attempt { error, pages, pushes }
+    }
+
     /// Asks for the server's state of this client.
     ///
     /// # Errors
@@ -80,6 +109,12 @@ impl SyncClient {
         if done.is_ok() && work == Work::All && session.report.waiting == 0 {
             let now = self.environment().now();
             self.inner.connected(|connection| connection.in_step_at = Some(now));
+        }
+        if done.is_ok() && work != Work::Flush {
+            session.keep_export().await;
+        }
+        if done.is_err() || work == Work::All {
+            session.note_failing(done.as_ref().err()).await;
         }
         // A successful push says nothing about the reason why a pull stopped.
         if done.is_err() || work != Work::Flush {

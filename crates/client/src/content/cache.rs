@@ -128,11 +128,27 @@ fn file_key(path: &Path) -> Option<Key> {
     Key::parse(path.file_name()?.to_str()?)
 }
 
+/// Returns whether the cache beside the replica in `replica` has a file of this size for a content.
+/// The bytes are not read.
+pub(crate) fn is_on_disk(replica: &Path, blob_id: &BlobId, size: u64) -> bool {
+    let (dir, key) = (replica.join(CONTENTS), Key::of(blob_id));
+    let is_one = |path: PathBuf| std::fs::metadata(path).is_ok_and(|file| file.len() == size);
+    is_one(shard_path(&dir, key)) || is_one(draft_path(&dir, key))
+}
+
 impl Cache {
     fn over(place: Place, config: &ClientConfig) -> Arc<Self> {
         let (limit, environment) = (config.cache_size, Arc::clone(&config.environment));
         let (index, turns) = (Mutex::default(), Mutex::default());
         Arc::new(Self { place, limit, environment, index, turns })
+    }
+
+    /// Returns the directory of the replica beside the cache, if both are on the disk.
+    pub(crate) fn replica_dir(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Directory(contents) => contents.parent(),
+            Place::Memory(_) => None,
+        }
     }
 
     pub(crate) fn in_memory(config: &ClientConfig) -> Arc<Self> {

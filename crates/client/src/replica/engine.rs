@@ -34,7 +34,7 @@ use super::view::{Seen, View};
 use crate::api::Query;
 use crate::api::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp, Trashed, step};
 use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
-use crate::error::{ClientError, StopReason};
+use crate::error::{ClientError, Failing, StopReason};
 use crate::event::ChangeEvent;
 use epoch::as_new;
 use queue::change_record;
@@ -230,11 +230,30 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         })
     }
 
+    fn set_failing(&mut self, failing: Option<Failing>) -> Result<()> {
+        self.transaction_on(false, |_, meta| {
+            meta.failing = failing.map(Arc::new);
+            Ok(())
+        })
+    }
+
     fn forget_reports(&mut self, ids: &[OpId]) -> Result<()> {
         self.transaction(|_, meta| {
             Arc::make_mut(&mut meta.reports).retain(|report| !ids.contains(&report.report_id));
             Ok(())
         })
+    }
+
+    fn queued_uploads(&mut self, at_most: usize) -> Result<Vec<Upload>> {
+        self.rows.queued_uploads(at_most)
+    }
+
+    fn integrity(&mut self) -> Result<Vec<String>> {
+        self.rows.integrity()
+    }
+
+    fn verify_rows(&mut self) -> Result<u64> {
+        self.rows.verify()
     }
 
     fn begin_rebuild(&mut self) -> Result<()> {

@@ -934,6 +934,19 @@ impl Rows for MemoryRows {
         Ok(self.of_directory(directory).map(|row| row.id).max().unwrap_or(0))
     }
 
+    fn queued_uploads(&mut self, at_most: usize) -> Result<Vec<Upload>> {
+        let queued = |upload: &&Upload| upload.state == UploadState::Queued;
+        Ok(self.uploads.values().filter(queued).take(at_most).cloned().collect())
+    }
+
+    fn integrity(&mut self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn verify(&mut self) -> Result<u64> {
+        self.count_items()
+    }
+
     fn count_items(&mut self) -> Result<u64> {
         let items = self.at(Slot::Current).places.values().filter(|place| place.item.is_some());
         Ok(u64::try_from(items.count()).unwrap_or(u64::MAX))

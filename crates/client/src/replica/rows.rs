@@ -288,6 +288,12 @@ pub(super) trait Rows: Send {
     fn count_entries(&mut self, directory: i64) -> Result<u64>;
     fn last_entry(&mut self, directory: i64) -> Result<u64>;
 
+    fn queued_uploads(&mut self, at_most: usize) -> Result<Vec<Upload>>;
+    /// Checks the storage as a whole; returns the problems found in it, a few at most.
+    fn integrity(&mut self) -> Result<Vec<String>>;
+    /// Reads every row; returns their number.
+    fn verify(&mut self) -> Result<u64>;
+
     /// Counts the items of the current slot.
     fn count_items(&mut self) -> Result<u64>;
 

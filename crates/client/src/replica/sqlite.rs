@@ -5,6 +5,7 @@
 
 mod attachment;
 mod found;
+pub(super) mod inspect;
 pub(super) mod open;
 mod queue;
 mod record;
@@ -44,6 +45,7 @@ macro_rules! by_slot {
         }
     };
 }
+use by_slot;
 
 pub(super) struct SqliteRows {
     conn: Connection,
@@ -949,6 +951,16 @@ impl Rows for SqliteRows {
         Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
     }
 
+    fn queued_uploads(&mut self, at_most: usize) -> Result<Vec<Upload>> {
+        let limit = i64::try_from(at_most).unwrap_or(i64::MAX);
+        self.uploads_where("WHERE state = 0 ORDER BY seq LIMIT ?1", [limit])
+    }
+    fn integrity(&mut self) -> Result<Vec<String>> {
+        self.check_integrity()
+    }
+    fn verify(&mut self) -> Result<u64> {
+        self.verify_all()
+    }
     fn all_items(&mut self) -> Result<Vec<ItemRow>> {
         let slot = Slot::Current;
         let sql =

@@ -22,7 +22,7 @@ use crate::api::Query;
 use crate::api::node::{Grant, Node, QueuedOp, RejectedOp, Trashed};
 use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
 use crate::environment::Environment;
-use crate::error::{ClientError, StopReason};
+use crate::error::{ClientError, Failing, StopReason};
 use crate::event::ChangeEvent;
 
 /// The small part of a replica's state, which memory holds too.
@@ -48,6 +48,8 @@ pub(crate) struct Meta {
     /// The next write id: from 1 to one above the greatest.
     pub(crate) next_write_id: u64,
     pub(crate) stopped: Option<Arc<StopReason>>,
+    /// The reason why synchronising has failed since the last success, if it has.
+    pub(crate) failing: Option<Arc<Failing>>,
     pub(crate) items: u64,
     /// The number of times that a rebuilt copy was swapped in.
     pub(crate) rebuilds: u64,
@@ -81,6 +83,7 @@ impl Meta {
             clock: HybridClock::default(),
             next_write_id: 1,
             stopped: None,
+            failing: None,
             items: 0,
             rebuilds: 0,
             deleted: Arc::default(),
@@ -299,6 +302,7 @@ pub(crate) trait ReplicaStore: Send {
 
     fn set_reconciled(&mut self, state: ReconcileState) -> Result<(), ClientError>;
     fn set_stopped(&mut self, reason: Option<StopReason>) -> Result<(), ClientError>;
+    fn set_failing(&mut self, failing: Option<Failing>) -> Result<(), ClientError>;
 
     /// Keeps a report; beyond [`MAX_REPORTS`] the oldest is dropped.
     fn note_report(&mut self, report: Report) -> Result<(), ClientError>;
@@ -412,6 +416,14 @@ pub(crate) trait ReplicaStore: Send {
         changes: Vec<RecordChange>,
         at_once: bool,
     ) -> Result<(), ClientError>;
+
+    /// Lists at most `at_most` contents that are still to be uploaded, in order, whether their items
+    /// have operations to push or not.
+    fn queued_uploads(&mut self, at_most: usize) -> Result<Vec<Upload>, ClientError>;
+    /// Checks the file of the replica; returns the problems found in it, a few at most.
+    fn integrity(&mut self) -> Result<Vec<String>, ClientError>;
+    /// Reads every row; returns their number.
+    fn verify_rows(&mut self) -> Result<u64, ClientError>;
 
     fn export(&mut self) -> Result<ReplicaState, ClientError>;
     /// Returns true if the replica has never been used.

@@ -46,16 +46,7 @@ pub(crate) fn stop_reason(error: &ClientError) -> Option<StopReason> {
             // Somebody renews the token, makes room or mends a row: it is tried again until then.
             TransportError::Unauthorized(_) => None,
             error if error.waits() => None,
-            TransportError::WrongUser { .. } => Some(plain(code::WRONG_USER)),
-            TransportError::Denied { code, .. } => Some(plain(code)),
-            TransportError::WriteIdsAhead { .. } => Some(plain(code::WRITE_IDS_AHEAD)),
-            TransportError::TooLarge(_) => Some(plain("too_large")),
-            TransportError::RematerializationRequired { .. } => {
-                Some(plain(code::REMATERIALIZATION_REQUIRED))
-            }
-            TransportError::InvalidAddress(_) => Some(plain("invalid_address")),
-            TransportError::Refused { code, .. } => Some(plain(code)),
-            TransportError::MalformedResponse { .. } => Some(plain("malformedResponse")),
+            error => Some(plain(&error.key())),
         },
         ClientError::Storage(_) | ClientError::Io { .. } => None,
         _ => Some(plain("client")),

@@ -77,6 +77,7 @@ impl Session {
                 applied?;
                 Some(next)
             };
+            self.committed.pages += 1;
             self.report.pulled += entries;
             self.inner.advance(|progress| progress.pulled += entries);
             match (settled, next) {

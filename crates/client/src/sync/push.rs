@@ -57,6 +57,11 @@ impl Session {
                     if let Some(commit) = commit {
                         epochs += u32::from(self.commit(commit).await?);
                     }
+                    if !self.renumbers {
+                        let text = "the server calls write ids of this replica stale, and this attempt \
+                                    renumbers none";
+                        return Err(ClientError::Invalid(text.into()));
+                    }
                     self.recover(&mut cycle, last_write_id).await?;
                 }
                 Err(error) => return Err(Self::flush_error(error)),
@@ -120,6 +125,7 @@ impl Session {
                 Ok((outdated, rejected, another))
             })
             .await?;
+        self.committed.pushes += 1;
         self.report.applied += count(applied);
         self.report.outdated += count(outdated);
         self.report.rejected += count(rejected);

@@ -1,6 +1,7 @@
 //! A call's exclusive turn to communicate with the server.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
@@ -9,8 +10,9 @@ use vfs_sync_core::wire::telemetry::Report;
 
 use super::outcome::stop_reason;
 use crate::client::Inner;
-use crate::error::ClientError;
+use crate::error::{ClientError, Failing};
 use crate::event::{Progress, SyncReport};
+use crate::exports;
 use crate::lock::lock;
 use crate::replica::{Meta, ReplicaStore};
 
@@ -21,8 +23,21 @@ pub(crate) struct Session {
     /// still runs when the next call gets its turn.
     turn: Arc<OwnedMutexGuard<()>>,
     pub(crate) report: SyncReport,
+    pub(crate) committed: Committed,
+    /// True if operations may get other write ids.
+    pub(crate) renumbers: bool,
     /// Items with a content that the server cannot take at present: each is tried once in a sync.
     pub(crate) waiting: HashSet<ItemId>,
+}
+
+/// The greatest length of the text that is stored of a failure.
+const MAX_FAILING_CHARS: usize = 1_000;
+
+/// The transactions that a session has committed.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Committed {
+    pub(crate) pages: u64,
+    pub(crate) pushes: u64,
 }
 
 /// The part of a sync to run.
@@ -32,6 +47,8 @@ pub(crate) enum Work {
     Flush,
     Pull,
     Rematerialise,
+    /// A push, a pull and a reconcile, without any repair.
+    Attempt,
 }
 
 impl Session {
@@ -48,7 +65,8 @@ impl Session {
                 ..Progress::default()
             };
         }
-        Self { inner, turn, report: SyncReport::default(), waiting: HashSet::new() }
+        let (report, committed) = (SyncReport::default(), Committed::default());
+        Self { inner, turn, report, committed, renumbers: true, waiting: HashSet::new() }
     }
 
     /// Runs `work`, and emits the violation in which it ends, if there is one.
@@ -65,6 +83,11 @@ impl Session {
             Work::Flush => self.flush().await,
             Work::Pull => self.pull_and_reconcile().await,
             Work::Rematerialise => self.rematerialise().await,
+            Work::Attempt => {
+                self.renumbers = false;
+                self.flush().await?;
+                self.pull_and_reconcile().await
+            }
             Work::All => {
                 match self.flush().await {
                     // A queue that cannot be pushed at present holds up neither the changes of others
@@ -125,6 +148,52 @@ impl Session {
     pub(crate) async fn pull_and_reconcile(&mut self) -> Result<(), ClientError> {
         self.pull().await?;
         self.reconcile(false).await
+    }
+
+    /// Keeps the state after a settled pull as a good export, at most once a day. Its failure changes
+    /// nothing.
+    pub(crate) async fn keep_export(&self) {
+        if self.inner.config.vfs.is_some() {
+            return;
+        }
+        let Some(dir) = self.inner.cache.replica_dir().map(Path::to_owned) else { return };
+        let now = self.inner.environment().now();
+        let place = dir.clone();
+        let state = self.store(move |_, store| {
+            let due = exports::is_due(&place, store.meta().items, now);
+            due.then(|| store.export()).transpose()
+        });
+        // Not within the transaction: edits need not wait for the disk.
+        let kept = async {
+            let Some(state) = state.await? else { return Ok(()) };
+            let failed = ClientError::io("cannot keep an export");
+            let keep = move || exports::keep(&dir, state, now).map_err(failed);
+            self.inner.environment().blocking(keep).await
+        };
+        if let Err(error) = kept.await {
+            tracing::warn!(%error, "no good export of the state was kept");
+        }
+    }
+
+    /// Stores for a later diagnosis that synchronising fails, or that it succeeded again. It writes
+    /// only if another reason is stored, and its own failure changes nothing.
+    pub(crate) async fn note_failing(&self, error: Option<&ClientError>) {
+        let now = self.inner.environment().now();
+        let failure = error.map(|error| {
+            let message = error.to_string().chars().take(MAX_FAILING_CHARS).collect();
+            Failing { key: error.key(), message, since: now, at: now }
+        });
+        let noted = self.store(move |_, store| {
+            let before = store.meta().failing.as_deref();
+            if before.map(|before| &before.key) == failure.as_ref().map(|failure| &failure.key) {
+                return Ok(());
+            }
+            let since = before.map_or(now, |before| before.since);
+            store.set_failing(failure.map(|failure| Failing { since, ..failure }))
+        });
+        if let Err(error) = noted.await {
+            tracing::debug!(%error, "the reason of a failure cannot be stored");
+        }
     }
 
     /// Stores the reason why synchronisation stopped, or clears it after a success. A network

@@ -102,6 +102,25 @@ fn wrong_user(expected: &UserId, actual: Option<&UserId>) -> String {
 }
 
 impl TransportError {
+    /// Returns the name by which the runbook
+    /// ([`vfs_sync_core::runbook`]) explains the error: the code of the server's answer, or the
+    /// client's own.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let key = match self {
+            Self::Network { .. } => "network",
+            Self::Unauthorized(_) => code::UNAUTHORIZED,
+            Self::WrongUser { .. } => code::WRONG_USER,
+            Self::RematerializationRequired { .. } => code::REMATERIALIZATION_REQUIRED,
+            Self::WriteIdsAhead { .. } => code::WRITE_IDS_AHEAD,
+            Self::TooLarge(_) => code::TOO_LARGE,
+            Self::InvalidAddress(_) => "invalid_address",
+            Self::Denied { code, .. } | Self::Refused { code, .. } => code,
+            Self::MalformedResponse { .. } => "malformedResponse",
+        };
+        key.to_owned()
+    }
+
     /// Returns true if the identical request may succeed later.
     #[must_use]
     pub fn is_transient(&self) -> bool {

@@ -7,6 +7,7 @@ mod directory;
 mod events;
 pub(super) mod meant_for;
 mod min_throughput;
+pub(super) mod probe;
 mod tus;
 mod user;
 

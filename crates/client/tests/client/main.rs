@@ -12,6 +12,7 @@ mod changes;
 mod contents;
 mod converge;
 mod deletions;
+mod exports;
 mod flush;
 mod guardrails;
 mod hydrate;

@@ -285,7 +285,7 @@ pub enum LostChange {
 }
 
 /// The reasons for which a lost change is not offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::VariantArray)]
 #[serde(rename_all = "camelCase")]
 pub enum LostReason {
     /// A lost grant is only given again with the user's consent.

@@ -237,3 +237,56 @@ async fn an_attach_is_refused_in_the_runbooks_words() {
         has(&runbook, quote);
     }
 }
+
+/// The codes in the sources of the server: the names of `wire::code` are checked in `core`.
+fn codes_in_sources(directory: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            codes_in_sources(&path, found);
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).unwrap();
+        let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+        // An error is made from a status, then a code; or, from a status alone, from a pair.
+        let is_code = |text: &str| {
+            text.contains('_') && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+        };
+        for (at, _) in source.match_indices("StatusCode::") {
+            let rest = &source[at + "StatusCode::".len()..];
+            let name = rest.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(0);
+            let rest = rest[name..].trim_start().trim_start_matches([',', '=', '>', '(']);
+            let literal = rest.trim_start().trim_start_matches('(').strip_prefix('"');
+            let literal = literal.and_then(|text| text.split('"').next());
+            found.extend(literal.filter(|text| is_code(text)).map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_code_of_the_server_and_of_its_store_is_in_the_runbook() {
+    use vfs_sync_core::runbook::{Kind, entry_of};
+    let mut codes = Vec::new();
+    codes_in_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut codes);
+    for known in ["database_unavailable", "not_found", "unsupported_media_type"] {
+        assert!(codes.iter().any(|code| code == known), "{codes:?}");
+    }
+    codes.extend(["overloaded".to_owned(), "timeout".to_owned(), "internal_error".to_owned()]);
+    for code in &codes {
+        assert!(entry_of(Kind::Code, code).is_some(), "{code} has no entry");
+    }
+    use strum::VariantArray as _;
+    for error in vfs_sync_server::auth::TokenError::VARIANTS {
+        let entry = entry_of(Kind::TokenReason, error.reason());
+        let entry = entry.or_else(|| entry_of(Kind::Code, error.reason()));
+        assert!(entry.is_some(), "{error:?}");
+        assert_eq!(entry, vfs_sync_core::runbook::find(&error.to_string()).first().copied());
+    }
+    for code in vfs_sync_blobs::STORAGE_CODES {
+        assert!(entry_of(Kind::StorageCode, code).is_some(), "{code} has no entry");
+    }
+    for operation in [BlobOperation::Persist, BlobOperation::Read, BlobOperation::Delete] {
+        let found = vfs_sync_core::runbook::find(&format!("500 {}", operation.failure()));
+        assert_eq!(found[0].key, "blob_store_error");
+    }
+}

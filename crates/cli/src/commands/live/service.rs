@@ -16,7 +16,7 @@ use crate::output::{Output, table};
 use crate::replica::{self, Settings, TOKEN_VARIABLE, handoff};
 
 /// The name of the unit.
-const UNIT: &str = "vfs-sync.service";
+pub(in crate::commands) const UNIT: &str = "vfs-sync.service";
 
 pub(in crate::commands) fn service(
     global: &Global,

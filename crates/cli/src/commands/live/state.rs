@@ -10,7 +10,7 @@ use vfs_sync_core::time::Timestamp;
 use super::crossing::excluded;
 use super::{chosen, shown};
 use crate::args::Global;
-use crate::error::{Failure, Kind, Result};
+use crate::error::{Failure, Kind, Result, explain_command};
 use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, counted, table};
 use crate::replica::live_state::{self, FolderState, LiveState, State};
@@ -237,6 +237,7 @@ pub(super) fn problems(
             json!({
                 "path": problem.path, "kind": problem.kind, "detail": problem.detail,
                 "next": folder.next_step(problem),
+                "explain": explain_command(problem.kind.as_str()),
             })
         };
         let first: Vec<_> = state.problems.first.iter().map(next).collect();
@@ -269,7 +270,9 @@ fn say(folder: &FolderView, output: Output) -> Result<()> {
         let path = if problem.path == "." { &folder.live.directory } else { &path };
         let (path, detail) = (path.to_string_lossy(), &problem.detail);
         output.text(format_args!("{}: {path}: {detail}", problem.kind.as_str()))?;
-        output.text(format_args!("  next: {}", folder.next_step(problem)))?;
+        let explain = explain_command(problem.kind.as_str());
+        let explain = explain.map_or(String::new(), |command| format!(" (`{command}`)"));
+        output.text(format_args!("  next: {}{explain}", folder.next_step(problem)))?;
     }
     let shown = state.problems.first.len().min(SHOWN) as u64;
     let more = state.problems.total().saturating_sub(shown);

@@ -19,8 +19,8 @@ use crate::replica::engine::Engine;
 use crate::replica::rows::{Result, Rows as _};
 use crate::replica::store::{Meta, ReplicaStore};
 
-const FILE: &str = "replica.db";
-const LOCK: &str = "replica.lock";
+pub(super) const FILE: &str = "replica.db";
+pub(super) const LOCK: &str = "replica.lock";
 
 fn lock(dir: &Path) -> Result<File> {
     let path = dir.join(LOCK);
@@ -60,7 +60,7 @@ fn connect(path: &Path, vfs: Option<&str>) -> Result<Connection> {
     open().map_err(|error| storage_error(path, &error))
 }
 
-fn pragma(conn: &Connection, path: &Path, name: &str) -> Result<i64> {
+pub(super) fn pragma(conn: &Connection, path: &Path, name: &str) -> Result<i64> {
     conn.pragma_query_value(None, name, |row| row.get(0))
         .map_err(|error| storage_error(path, &error))
 }
@@ -162,7 +162,7 @@ pub(crate) fn open_store(dir: &Path, vfs: Option<&str>) -> Result<Box<dyn Replic
     open_locked(dir, vfs, lock(dir)?)
 }
 
-fn missing(dir: &Path) -> ClientError {
+pub(super) fn missing(dir: &Path) -> ClientError {
     ClientError::NoReplica(dir.display().to_string())
 }
 
@@ -229,6 +229,7 @@ impl SqliteRows {
         self.put("clock", before.map(clock).as_ref(), &clock(meta))?;
         self.put("nextWriteId", before.map(|b| &b.next_write_id), &meta.next_write_id)?;
         self.put("stopped", before.map(|b| &b.stopped), &meta.stopped)?;
+        self.put("failing", before.map(|b| &b.failing), &meta.failing)?;
         self.put("items", before.map(|b| &b.items), &meta.items)?;
         self.put("rebuilds", before.map(|b| &b.rebuilds), &meta.rebuilds)?;
         self.put("deleted", before.map(|b| &b.deleted), &meta.deleted)?;
@@ -250,7 +251,7 @@ impl SqliteRows {
         Ok(text.map(|text| self.json::<Option<T>>(key, &text)).transpose()?.flatten())
     }
 
-    fn load_meta(&mut self) -> Result<Meta> {
+    pub(super) fn load_meta(&mut self) -> Result<Meta> {
         let sql = "SELECT value FROM meta WHERE key = 'slot'";
         let slot: Option<String> = self.one(sql, [], |row| row.get(0))?;
         self.current_b = match slot.as_deref() {
@@ -274,6 +275,7 @@ impl SqliteRows {
             clock: HybridClock::new(last, seen),
             next_write_id: self.load("nextWriteId")?,
             stopped: self.load("stopped")?,
+            failing: self.load_if_there("failing")?,
             items: self.load("items")?,
             rebuilds: self.load_if_there("rebuilds")?.unwrap_or(0),
             deleted: self.load_if_there("deleted")?.unwrap_or_default(),
