@@ -23,6 +23,7 @@ export type ErrorCode =
   | 'unknownRejected'
   | 'inUse'
   | 'newerReplica'
+  | 'olderReplica'
   | 'corruptReplica'
   | 'replicaExists'
   | 'noReplica'

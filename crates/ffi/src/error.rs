@@ -54,6 +54,8 @@ pub enum ErrorCode {
     InUse,
     /// The replica was made by a newer version.
     NewerReplica,
+    /// The replica was made by an older version, and the call only reads.
+    OlderReplica,
     /// The replica's file is damaged.
     CorruptReplica,
     /// The directory has a replica already.
@@ -229,6 +231,10 @@ impl From<ClientError> for Error {
             ClientError::NewerReplica { path, found, known } => {
                 let details = json!({ "path": path, "found": found, "known": known });
                 (ErrorCode::NewerReplica, details)
+            }
+            ClientError::OlderReplica { path, found, known } => {
+                let details = json!({ "path": path, "found": found, "known": known });
+                (ErrorCode::OlderReplica, details)
             }
             ClientError::CorruptReplica { path, .. } => {
                 (ErrorCode::CorruptReplica, json!({ "path": path }))
