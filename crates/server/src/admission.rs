@@ -320,7 +320,7 @@ mod tests {
         let begun = Instant::now();
         tokio::time::sleep(KNOWN_FOR).await;
         there.recheck(&*store).await.unwrap();
-        held.ended().await;
+        tokio::time::timeout(KNOWN_FOR, held.ended()).await.expect("what was open ends");
         assert!(begun.elapsed() < Duration::from_secs(5));
         assert_eq!(admit(&there).await.err(), Some(code::DEVICE_REVOKED));
         assert!(there.admit(&*store, &user, None).await.is_ok(), "a request that names no device");
