@@ -110,6 +110,7 @@ mod tests {
             insecure_http: false,
             transfers: None,
             cache_size: None,
+            no_report: false,
         };
         let site = Site { global: &global, directory: "r".into() };
         let verdict = |failed: bool, pages: u64, pushes: u64, same: bool| {
