@@ -32,7 +32,10 @@ fn recorder() -> Option<&'static PrometheusHandle> {
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &TIME_BUCKETS)
             .and_then(|builder| builder.set_buckets(&COUNT_BUCKETS))
             .and_then(PrometheusBuilder::install_recorder)
-            .inspect(|_| families::describe())
+            .inspect(|_| {
+                families::describe();
+                families::begin();
+            })
             .inspect_err(|error| tracing::warn!(%error, "another recorder of metrics is installed"))
             .ok()
     };

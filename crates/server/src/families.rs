@@ -2,6 +2,10 @@
 //! the documentation and the tests share.
 
 use metrics::Unit;
+use vfs_sync_core::guardrail::SIGNATURES;
+use vfs_sync_core::wire::telemetry::{Kind as RuleKind, OTHER, STOP_CODES};
+
+use crate::routes::telemetry;
 
 /// The kind of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
@@ -17,8 +21,7 @@ pub(crate) enum Kind {
 pub(crate) struct Family {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    /// The labels, as in a query; empty if there are none. The page lists them.
-    #[cfg_attr(not(test), allow(dead_code, reason = "a test compares them with the page"))]
+    /// The labels, as in a query; empty if there are none.
     pub(crate) labels: &'static str,
     /// The text of `# HELP`.
     pub(crate) help: &'static str,
@@ -143,6 +146,24 @@ pub(crate) fn describe() {
             Kind::Gauge => metrics::describe_gauge!(name, Unit::Count, help),
             Kind::Histogram => metrics::describe_histogram!(name, Unit::Count, help),
         }
+    }
+}
+
+/// Begins counters whose labels have known values at zero: of one that appears with its first event,
+/// a query for an increase does not see that event.
+pub(crate) fn begin() {
+    for family in FAMILIES.iter().filter(|one| one.kind == Kind::Counter && one.labels.is_empty()) {
+        metrics::counter!(family.name).increment(0);
+    }
+    let known = SIGNATURES.map(|(stage, code)| RuleKind::Violation { stage: stage.as_str(), code });
+    let other = RuleKind::Violation { stage: OTHER, code: OTHER };
+    let stops = STOP_CODES.map(|code| RuleKind::Stop { code });
+    let last = RuleKind::Stop { code: OTHER };
+    for kind in known.into_iter().chain([other]).chain(stops).chain([last]) {
+        telemetry::count(kind, 0);
+    }
+    for kind in ["unavailable", "full", "malformed_row", "no_memory", "failed"] {
+        metrics::counter!("vfs_sync_store_errors_total", "kind" => kind).increment(0);
     }
 }
 

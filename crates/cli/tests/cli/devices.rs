@@ -54,6 +54,7 @@ fn a_device_is_listed_renamed_and_revoked_and_keeps_everything() {
     let found = list.iter().find(|one| one["clientId"] == *phone).unwrap();
     assert_eq!(found["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(found["condition"], "active");
+    assert!(found["queue"].is_u64());
 
     scene.on("laptop", &["devices", "rename", &phone, "Pocket"]).expect(0).says("Pocket");
     scene.on("laptop", &["devices", "list"]).expect(0).says("Pocket");

@@ -146,6 +146,7 @@ impl Session {
     }
 
     pub(crate) async fn pull_and_reconcile(&mut self) -> Result<(), ClientError> {
+        self.describe().await;
         self.pull().await?;
         self.reconcile(false).await
     }

@@ -30,7 +30,7 @@ pub const MAX_VERSION_BYTES: usize = 32;
 pub const OTHER: &str = "other";
 
 /// The codes with which a client stops, besides those of guardrails.
-const STOP_CODES: [&str; 17] = [
+pub const STOP_CODES: [&str; 17] = [
     code::DEVICE_REVOKED,
     code::USER_DISABLED,
     code::REMATERIALIZATION_REQUIRED,

@@ -45,7 +45,7 @@ pub(crate) async fn telemetry(
     let fresh = app.store.record_reports(&user, seen, counted, now).await?;
     let (user, version) = (app.pseudonyms.of(&user), word(&client_version));
     for report in &fresh {
-        count(report);
+        count(report.kind, 1);
         tracing::warn!(
             user,
             device = %device,
@@ -61,16 +61,17 @@ pub(crate) async fn telemetry(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn count(report: &Counted) {
-    let (kind, signature) = (report.kind, report.kind.signature());
+/// Counts so many reports of a kind.
+pub(crate) fn count(kind: Kind, reports: u64) {
+    let signature = kind.signature();
     match kind {
         Kind::Violation { stage, code } => metrics::counter!(
             "vfs_sync_guardrail_violation_total",
             "stage" => stage, "code" => code, "signature" => signature.clone(),
         )
-        .increment(1),
+        .increment(reports),
         Kind::Stop { code } => {
-            metrics::counter!("vfs_sync_client_stops_total", "code" => code).increment(1);
+            metrics::counter!("vfs_sync_client_stops_total", "code" => code).increment(reports);
         }
     }
     if kind.is_rematerialization() {
@@ -78,6 +79,6 @@ fn count(report: &Counted) {
             "vfs_sync_rematerialization_required_total",
             "code" => kind.code(), "signature" => signature,
         )
-        .increment(1);
+        .increment(reports);
     }
 }

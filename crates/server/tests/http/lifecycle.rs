@@ -201,6 +201,9 @@ async fn the_operator_sees_numbers_without_a_token_and_nobody_else_does() {
         "vfs_sync_commit_duration_seconds_count",
         r#"vfs_sync_build_info{version="#,
         "process_resident_memory_bytes",
+        r#"code="staleWriteRecoveryExhausted",signature="flush:staleWriteRecoveryExhausted"}"#,
+        r#"vfs_sync_store_errors_total{kind="full"}"#,
+        "vfs_sync_pulls_refused_total",
     ] {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }
