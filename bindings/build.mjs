@@ -23,7 +23,7 @@ if (found === undefined || flags.some((flag) => flag !== '--release')) {
 const [crate, file] = found;
 const target = process.env.CARGO_TARGET_DIR ?? join(here, '..', 'target');
 const release = flags.length > 0;
-const build = ['build', '--locked', '--package', crate, '--target-dir', target];
+const build = ['build', '--package', crate, '--target-dir', target];
 execFileSync('cargo', release ? [...build, '--release'] : build, { cwd: here, stdio: 'inherit' });
 const base = crate.replaceAll('-', '_');
 const names = { win32: `${base}.dll`, darwin: `lib${base}.dylib` };
