@@ -77,15 +77,26 @@ pub(super) async fn checks(
         skipped(&format!("the transport is bound to {other}"), checks);
         return None;
     }
-    if let Err(error) = within(transport.limits()).await {
-        checks.push(refused(site, "server.user", "the server refuses the token", &error));
-        let because = "the server does not take the token";
+    // The second call names the device, which may be denied too. It does not describe the device: what
+    // the server knows of it stays.
+    let limits = within(transport.limits()).await.map(drop);
+    let state = match limits {
+        Ok(()) => Some(within(transport.state(&here.client_id)).await),
+        Err(_) => None,
+    };
+    let denied = match &state {
+        Some(Err(error @ TransportError::Denied { .. })) => Some(error),
+        _ => limits.as_ref().err(),
+    };
+    if let Some(error) = denied {
+        checks.push(refused(site, "server.user", "the server does not serve this device", error));
+        let because = "the server does not serve this device";
         checks.extend(IDS[1..].iter().map(|id| Check::skipped(id, because)));
         return None;
     }
     let text = format!("the server takes the token, for {}", here.user);
     checks.push(Check::ok("server.user", text).name("user", &here.user));
-    let state = match within(transport.state(&here.client_id)).await {
+    let state = match state? {
         Ok(state) => {
             checks.push(Check::ok("server.ready", "the server's database answers"));
             Some(state)

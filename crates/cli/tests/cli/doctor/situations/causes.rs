@@ -389,6 +389,22 @@ pub(super) const SITUATIONS: &[Situation] = &[
             Cause::default()
         },
     ),
+    problem("the device was revoked", "server.user", "device_revoked", |scene| {
+        in_step(scene);
+        queued(scene);
+        let status = scene.on("one", &["--json", "status"]).expect(5).json();
+        let id = status["clientId"].as_str().unwrap();
+        // The server writes down now and then which devices it has seen.
+        while !scene.on("one", &["--json", "devices", "list"]).expect(0).stdout.contains(id) {}
+        as_operator(scene, &["admin", "devices", "revoke", "alice", id, "--yes"]);
+        Cause::default()
+    }),
+    problem("the user was disabled", "server.user", "user_disabled", |scene| {
+        in_step(scene);
+        queued(scene);
+        as_operator(scene, &["admin", "users", "disable", "alice"]);
+        Cause::default()
+    }),
     note("this device has not synchronised for a while", "server.feed", "server.feed", |scene| {
         in_step(scene);
         scene.replica("other");
@@ -443,6 +459,19 @@ pub(super) const SITUATIONS: &[Situation] = &[
         },
     ),
 ];
+
+/// Runs an operator's command; the server has taken note of it when it returns.
+fn as_operator(scene: &Scene, args: &[&str]) {
+    let token = scene.run(["token", "--user", "root", "--scope", "vfs:admin"]).expect(0).stdout;
+    let done = scene
+        .command()
+        .env("VFS_SYNC_TOKEN", token.trim())
+        .args(args)
+        .args(["--server", scene.url()])
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
 
 /// A replica that has all that the server has.
 fn in_step(scene: &mut Scene) {
