@@ -49,13 +49,18 @@ pub(crate) fn probe(folder: &Folder) -> DiskRules {
 /// Detects whether the disk of `folder` keeps permission bits, by creating a file and changing its
 /// bits. A disk that cannot be written to counts as one that does.
 pub(crate) fn keeps_modes(folder: &Folder) -> bool {
+    let keeps = |file: &File, mode| {
+        set_mode_and_mtime(file, Some(mode), None).is_ok()
+            && stat_file(file).is_ok_and(|stat| stat.mode == mode)
+    };
+    let keeps_all = |file: &File| keeps(file, 0o640) && keeps(file, 0o600);
+    // A process that is killed now leaves nothing in the user's directory.
+    if let Ok(file) = folder.create_unnamed() {
+        return keeps_all(&file);
+    }
     let name = names::temporary("");
     let Ok(file) = folder.create_new(&name) else { return true };
-    let keeps = |mode| {
-        set_mode_and_mtime(&file, Some(mode), None).is_ok()
-            && stat_file(&file).is_ok_and(|stat| stat.mode == mode)
-    };
-    let kept = keeps(0o640) && keeps(0o600);
+    let kept = keeps_all(&file);
     let _ = folder.remove_file(&name);
     kept
 }

@@ -278,6 +278,17 @@ impl Folder {
         self.create_with(name, 0o666)
     }
 
+    /// Creates a file that has no name, and goes when it is closed; not every disk can.
+    pub(crate) fn create_unnamed(&self) -> io::Result<File> {
+        #[cfg(target_os = "linux")]
+        {
+            let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+            return Ok(File::from(sys::openat(&*self.0, ".", flags, Mode::RUSR | Mode::WUSR)?));
+        }
+        #[cfg(not(target_os = "linux"))]
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn create_with(&self, name: &OsStr, mode: u32) -> io::Result<File> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
