@@ -279,13 +279,15 @@ impl Folder {
     }
 
     /// Creates a file that has no name, and goes when it is closed; not every disk can.
+    #[cfg(target_os = "linux")]
     pub(crate) fn create_unnamed(&self) -> io::Result<File> {
-        #[cfg(target_os = "linux")]
-        {
-            let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-            return Ok(File::from(sys::openat(&*self.0, ".", flags, Mode::RUSR | Mode::WUSR)?));
-        }
-        #[cfg(not(target_os = "linux"))]
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        Ok(File::from(sys::openat(&*self.0, ".", flags, Mode::RUSR | Mode::WUSR)?))
+    }
+
+    /// Fails, because only Linux has files without a name.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn create_unnamed(&self) -> io::Result<File> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
