@@ -109,7 +109,8 @@ impl Parameters {
     /// [`StoreError::Failed`] names a parameter whose file cannot be used.
     pub(super) fn connector(self) -> Result<MakeRustlsConnect> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = self.verifier(&provider)?;
+        let required = self.required(&provider)?;
+        let verifier = Arc::new(Verifier { provider: Arc::clone(&provider), required });
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| failed(error.to_string()))?
@@ -130,7 +131,7 @@ impl Parameters {
         Ok(MakeRustlsConnect::new(config))
     }
 
-    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
+    fn required(&self, provider: &Arc<CryptoProvider>) -> Result<Option<Required>> {
         // A root makes `require` verify, for which old settings rely on it.
         let verifies = self.mode >= Mode::VerifyCa
             || (self.mode == Mode::Require && matches!(self.root, Some(Root::File(_))));
@@ -138,7 +139,7 @@ impl Parameters {
             if self.root == Some(Root::System) && self.mode != Mode::Disable {
                 return Err(failed("sslrootcert=system needs sslmode=verify-full"));
             }
-            return Ok(Arc::new(Unverified(Arc::clone(provider))));
+            return Ok(None);
         }
         let trusted = match &self.root {
             Some(Root::System) if self.mode < Mode::VerifyFull => {
@@ -154,7 +155,7 @@ impl Parameters {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
                 .build()
                 .map_err(|error| failed(format!("sslrootcert: {error}")))?;
-        Ok(Arc::new(Verified { chain, trusted, name: self.mode == Mode::VerifyFull }))
+        Ok(Some(Required { chain, trusted, name: self.mode == Mode::VerifyFull }))
     }
 }
 
@@ -188,56 +189,24 @@ fn failed(text: impl Into<String>) -> StoreError {
     StoreError::Failed(text.into())
 }
 
-/// Accepts every certificate: the connection is encrypted, and its other end is not known.
+/// Verifies certificates as far as the parameters say; the signatures of a handshake always.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    /// Without it every certificate is accepted: the connection is encrypted, and its other end is
+    /// not known.
+    required: Option<Required>,
 }
 
-/// Accepts certificates whose chain ends in a trusted one, and with `name`, those of the host.
+/// A chain that ends in a trusted certificate, and with `name`, the host's name.
 #[derive(Debug)]
-struct Verified {
+struct Required {
     chain: Arc<WebPkiServerVerifier>,
     trusted: Vec<CertificateDer<'static>>,
     name: bool,
 }
 
-impl Verified {
+impl Required {
     /// Returns whether the chain's only fault is that a trusted certificate of an authority is the
     /// server's own, as a self-signed one is. Its dates were checked before.
     fn is_self_signed(&self, certificate: &CertificateDer<'_>, error: &rustls::Error) -> bool {
@@ -251,7 +220,7 @@ impl Verified {
     }
 }
 
-impl ServerCertVerifier for Verified {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -260,13 +229,15 @@ impl ServerCertVerifier for Verified {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self.chain.verify_server_cert(certificate, intermediates, name, ocsp, now);
+        let Some(required) = &self.required else { return Ok(ServerCertVerified::assertion()) };
+        let verified =
+            required.chain.verify_server_cert(certificate, intermediates, name, ocsp, now);
         match verified {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if !self.name => Ok(ServerCertVerified::assertion()),
-            Err(error) if self.is_self_signed(certificate, &error) => {
-                if self.name {
+            )) if !required.name => Ok(ServerCertVerified::assertion()),
+            Err(error) if required.is_self_signed(certificate, &error) => {
+                if required.name {
                     let parsed = ParsedCertificate::try_from(certificate)?;
                     rustls::client::verify_server_name(&parsed, name)?;
                 }
@@ -282,7 +253,8 @@ impl ServerCertVerifier for Verified {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -291,10 +263,11 @@ impl ServerCertVerifier for Verified {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
