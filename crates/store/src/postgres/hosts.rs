@@ -12,8 +12,7 @@ use std::time::Duration;
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
 };
-use futures::StreamExt as _;
-use futures::stream::FuturesOrdered;
+use futures::future::join_all;
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 use tokio_postgres::config::Host;
@@ -172,9 +171,7 @@ impl Hosts {
         if self.present().index != failed {
             return;
         }
-        let asked: FuturesOrdered<_> =
-            self.hosts.iter().map(|host| self.takes_writes(host)).collect();
-        let answers: Vec<bool> = asked.collect().await;
+        let answers = join_all(self.hosts.iter().map(|host| self.takes_writes(host))).await;
         let Some(index) = answers.iter().position(|takes| *takes) else {
             tracing::warn!("no host of the database takes writes");
             return;
