@@ -213,19 +213,12 @@ impl Archive {
         Ok(Saved { name: name.to_owned(), directory, manifest })
     }
 
-    /// Returns the digests of all contents that whole backups list. Others may have been cut short
-    /// by a crash.
+    /// Returns the digests of the contents that the newest backup lists. Others may have been cut
+    /// short by a crash.
     pub(super) fn trusted(&self) -> Result<HashSet<Sha256Digest>> {
-        let mut trusted = HashSet::new();
-        for name in self.names()? {
-            // A damaged backup only means that its contents are looked at again.
-            let Ok(saved) = self.open(&name) else { continue };
-            for entry in saved.entries()? {
-                let Ok(entry) = entry else { break };
-                trusted.insert(entry.sha256);
-            }
-        }
-        Ok(trusted)
+        // A damaged backup only means that its contents are looked at again.
+        let Ok(newest) = self.pick(None) else { return Ok(HashSet::new()) };
+        Ok(newest.entries()?.map_while(Result::ok).map(|entry| entry.sha256).collect())
     }
 
     /// Returns the file of a content.
