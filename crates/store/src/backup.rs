@@ -88,6 +88,18 @@ pub async fn read(copy: &Path) -> Result<Vec<NamedBlob>> {
     .await
 }
 
+/// Returns whether a copy can be put in the place of `database`: the file does not exist (SQLite), or
+/// the database has no table (PostgreSQL).
+///
+/// # Errors
+/// [`StoreError`] if PostgreSQL cannot be asked.
+pub async fn is_free(database: &str) -> Result<bool> {
+    if is_postgres(database) {
+        return postgres::dump::is_free(database).await;
+    }
+    Ok(!Path::new(database).exists())
+}
+
 /// Puts a copy in the place of `database`, which must not exist (SQLite) or be empty (PostgreSQL).
 /// An interrupted call leaves the place as it was.
 ///

@@ -87,6 +87,7 @@ fn a_drill(from: &[(&str, &str)], to: &[(&str, &str)]) {
     let restore = ["--json", "backup", "restore", "backups", "--data", "server"];
     let restored = run(&scene, to, &restore).expect(0).json();
     assert!(restored["contents"].as_u64().unwrap() >= 21, "{restored}");
+    run(&scene, to, &restore).expect(1).says("nothing is replaced");
     run(&scene, to, &["blobs", "check", "--data", "server", "--digests"]).expect(0).says("0 left");
     scene.start_server_with(&address, to);
     scene.on("a", &["sync"]).expect(0);

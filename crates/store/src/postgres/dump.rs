@@ -19,7 +19,7 @@ const ROWS: i64 = 10_000;
 pub(crate) async fn dump(url: &str, to: &Path) -> Result<()> {
     let mut command = Command::new("pg_dump");
     command.args(["--format=custom", "--no-owner", "--no-privileges", "--file"]).arg(to);
-    run("pg_dump", command, url).await
+    run("pg_dump", command, hosts::tool_environment(url)?).await
 }
 
 /// Fills an empty database from a copy, whole or not at all.
@@ -27,12 +27,20 @@ pub(crate) async fn load(url: &str, from: &Path) -> Result<()> {
     let mut command = Command::new("pg_restore");
     let environment = hosts::tool_environment(url)?;
     let database = environment.iter().find(|(name, _)| *name == "PGDATABASE");
-    let database = database.map(|(_, value)| value.as_str()).unwrap_or_default();
+    let database = database.map(|(_, value)| value.clone()).unwrap_or_default();
     command
         .args(["--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction"])
-        .args(["--dbname", database])
+        .args(["--dbname", &database])
         .arg(from);
-    run("pg_restore", command, url).await
+    run("pg_restore", command, environment).await
+}
+
+/// Returns whether the database has no table of its own.
+pub(crate) async fn is_free(url: &str) -> Result<bool> {
+    let client = Hosts::of(url, Default::default())?.writer().await?;
+    let any = "SELECT NOT EXISTS (SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname NOT IN \
+               ('pg_catalog', 'information_schema'))";
+    Ok(client.query_one(any, &[]).await?.try_get(0)?)
 }
 
 /// Returns the blobs that a copy made just before may name, in the order of their ids: those that
@@ -72,13 +80,13 @@ fn blob(row: &Row) -> Result<NamedBlob> {
     })
 }
 
-async fn run(tool: &str, mut command: Command, url: &str) -> Result<()> {
+async fn run(
+    tool: &str,
+    mut command: Command,
+    environment: Vec<(&'static str, String)>,
+) -> Result<()> {
     let failed = |text: String| StoreError::Failed(format!("{tool}: {text}"));
-    command
-        .envs(hosts::tool_environment(url)?)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .kill_on_drop(true);
+    command.envs(environment).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     let output = command.output().await.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => failed(
             "it is not installed; it is in PostgreSQL's client package (Debian: postgresql-client)"

@@ -43,9 +43,16 @@ pub(in crate::commands) async fn restore(
         .hint("VFS_SYNC_DATABASE_URL names a PostgreSQL database; unset it for SQLite in --data"));
     }
     saved.check_files().await?;
-    if kind == CopyKind::Sqlite && std::path::Path::new(&database).exists() {
-        return Err(Failure::new(Kind::Exists, format!("{database} exists: nothing is replaced"))
-            .hint("name an empty directory with --data, or move the old database away"));
+    if !backup::is_free(&database).await.map_err(server::store_failure)? {
+        let text = match kind {
+            CopyKind::Sqlite => format!("{database} exists: nothing is replaced"),
+            CopyKind::Postgres => {
+                "the PostgreSQL database has tables: nothing is replaced".to_owned()
+            }
+        };
+        return Err(Failure::new(Kind::Exists, text).hint(
+            "name an empty directory with --data, or an empty database with VFS_SYNC_DATABASE_URL",
+        ));
     }
     server::make_directory(&args.data)?;
     let blobs = server::existing_blobs(Some(&args.data)).await?;
