@@ -6,7 +6,9 @@ use rusqlite::{OptionalExtension as _, params};
 use vfs_sync_core::time::Timestamp;
 
 use super::feeds::{COUNTER_BITS, MAX_COUNTER};
+use super::rows::Columns;
 use super::transaction::SqliteTransaction;
+use crate::encoding::malformed;
 use crate::error::Result;
 use crate::topics::Maintenance;
 use crate::values::{Identity, MAX_COUNTED, Retention, Totals};
@@ -106,41 +108,33 @@ impl Maintenance for SqliteTransaction<'_> {
     }
 
     async fn totals(&mut self) -> Result<Totals> {
-        let sums = |sql: &str| -> Result<[u64; 3]> {
-            let mut select = self.prepare(sql)?;
-            let found: [i64; 3] = select
-                .query_row([MAX_COUNTED], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?;
-            Ok(found.map(|sum| u64::try_from(sum).unwrap_or(0)))
-        };
-        let [users, items, register_bytes] = sums(
-            "SELECT count(*), coalesce(sum(items), 0), coalesce(sum(bytes), 0) \
-             FROM (SELECT items, bytes FROM realms LIMIT ?1)",
+        let mut select = self.prepare(
+            "SELECT r.users, r.items, r.bytes, u.stored, u.staged, u.stages, t.items, t.bytes, \
+             (SELECT coalesce(sum(counter), 0) FROM (SELECT counter FROM feed_head LIMIT ?1)) \
+             FROM (SELECT count(*) AS users, coalesce(sum(items), 0) AS items, \
+              coalesce(sum(bytes), 0) AS bytes \
+              FROM (SELECT items, bytes FROM realms LIMIT ?1)) AS r, \
+             (SELECT coalesce(sum(stored), 0) AS stored, coalesce(sum(staged), 0) AS staged, \
+              coalesce(sum(open_stages), 0) AS stages \
+              FROM (SELECT stored, staged, open_stages FROM blob_usage LIMIT ?1)) AS u, \
+             (SELECT count(DISTINCT d.item_id) AS items, coalesce(sum(b.reserved), 0) AS bytes \
+              FROM (SELECT item_id FROM trash WHERE state = 0 LIMIT ?1) AS d \
+              LEFT JOIN blob_refs k ON k.item_id = d.item_id \
+              LEFT JOIN blobs b ON b.blob_id = k.blob_id) AS t",
         )?;
-        let [stored_bytes, staged_bytes, open_stages] = sums(
-            "SELECT coalesce(sum(stored), 0), coalesce(sum(staged), 0), \
-             coalesce(sum(open_stages), 0) + 0 * count(*) \
-             FROM (SELECT stored, staged, open_stages FROM blob_usage LIMIT ?1)",
-        )?;
-        let [feed_positions, _, _] = sums(
-            "SELECT coalesce(sum(counter), 0), 0, 0 * count(*) \
-             FROM (SELECT counter FROM feed_head LIMIT ?1)",
-        )?;
-        let [trashed_items, trashed_bytes, _] = sums(
-            "SELECT count(DISTINCT t.item_id), coalesce(sum(b.reserved), 0), 0 * count(*) \
-             FROM (SELECT item_id FROM trash WHERE state = 0 LIMIT ?1) t \
-             LEFT JOIN blob_refs r ON r.item_id = t.item_id \
-             LEFT JOIN blobs b ON b.blob_id = r.blob_id",
-        )?;
+        let mut rows = select.query([MAX_COUNTED])?;
+        let row = rows.next()?.ok_or_else(|| malformed("realms", "all", "have no sums"))?;
+        let columns = Columns { row, table: "realms", key: "all" };
         Ok(Totals {
-            users,
-            items,
-            register_bytes,
-            stored_bytes,
-            staged_bytes,
-            open_stages,
-            feed_positions,
-            trashed_items,
-            trashed_bytes,
+            users: columns.unsigned(0)?,
+            items: columns.unsigned(1)?,
+            register_bytes: columns.unsigned(2)?,
+            stored_bytes: columns.unsigned(3)?,
+            staged_bytes: columns.unsigned(4)?,
+            open_stages: columns.unsigned(5)?,
+            trashed_items: columns.unsigned(6)?,
+            trashed_bytes: columns.unsigned(7)?,
+            feed_positions: columns.unsigned(8)?,
             is_primary: true,
             standbys: 0,
             replication_lag: None,
