@@ -80,7 +80,11 @@ impl Sightings {
     pub(crate) fn note(&self, user: &UserId, caller: Caller, at: Timestamp) {
         let mut all = self.all();
         if let Some(seen) = all.get_mut(user).and_then(|of_user| of_user.get_mut(&caller.client)) {
-            (seen.caller, seen.at, seen.is_written) = (caller, at, false);
+            // A call that does not describe its device, such as a look by a doctor, takes nothing back.
+            let before = seen.caller.description.take();
+            let description = caller.description.or(before);
+            seen.caller = Caller { description, ..caller };
+            (seen.at, seen.is_written) = (at, false);
             return;
         }
         let total: usize = if all.len() >= MAX_DEVICES / MAX_USER_DEVICES {
@@ -196,6 +200,18 @@ mod tests {
         tokio::time::advance(WRITE_EVERY).await;
         assert_eq!(last_seen().await, Some(at(59)));
         assert!(sightings.all().is_empty(), "what is written is forgotten");
+    }
+
+    #[tokio::test]
+    async fn a_call_without_a_description_takes_none_back() {
+        let store: Arc<dyn MetadataStore> = Arc::new(MemoryStore::new(at(0)));
+        let sightings = Sightings::default();
+        sightings.note(&user("alice"), caller("phone"), at(1));
+        let silent = Caller { description: None, ..caller("phone") };
+        sightings.note(&user("alice"), silent, at(2));
+        sightings.write(&*store).await.unwrap();
+        let found = store.devices(None, None, 10).await.unwrap();
+        assert_eq!((&*found[0].device.facts.name, found[0].device.last_seen), ("x", at(2)));
     }
 
     #[tokio::test(start_paused = true)]
