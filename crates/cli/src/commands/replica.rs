@@ -129,7 +129,9 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     }
     if let Some(reason) = &status.stopped {
         row("STOPPED", format!("{}: {}", reason.signature, reason.message));
-        row("", reason.details.clone());
+        if reason.details != "{}" {
+            row("", reason.details.clone());
+        }
         if let Some(command) = explain_command(&reason.signature) {
             row("", format!("see `{command}`, and `vfs-sync doctor`"));
         }
