@@ -102,7 +102,11 @@ fn an_operator_lists_limits_disables_and_enables() {
     scene.as_operator(&["admin", "users", "limit", "alice", "--items", "default"]).expect(0);
     scene.on("laptop", &["sync"]).expect(0);
 
-    scene.as_operator(&["admin", "users", "disable", "alice"]).expect(0).says("disabled");
+    let typo = ["admin", "users", "disable", "alise"];
+    scene.as_operator(&typo).expect(0).says("has never seen alise");
+    scene.on("laptop", &["sync"]).expect(0);
+    let disabled = scene.as_operator(&["admin", "users", "disable", "alice"]).expect(0);
+    assert!(!disabled.says("disabled").stderr.contains("never seen"));
     scene.on("laptop", &["mkdir", "/c"]).expect(0);
     scene.on("laptop", &["sync"]).expect(4).says("user_disabled").says("its queue");
     scene.as_operator(&["admin", "users", "enable", "alice"]).expect(0);

@@ -2,8 +2,10 @@
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::HttpTransport;
+use vfs_sync_client::{HttpTransport, TransportError};
+use vfs_sync_core::id::UserId;
 use vfs_sync_core::server::user::UserLimits;
+use vfs_sync_core::wire::code;
 use vfs_sync_core::wire::device::UserView;
 
 use crate::args::{
@@ -125,15 +127,19 @@ async fn act(server: &HttpTransport, action: AdminUsersAction, output: &Output) 
         }
         AdminUsersAction::Limit(args) => limit(server, *args, output).await,
         AdminUsersAction::Disable { user } => {
+            let is_known = found(server, &user).await?.is_some();
             server.enable_user(&user, false).await.map_err(unsupported)?;
             let shown = escaped(user.as_str());
             output.say(format_args!("{shown} is disabled: no device of {shown} is served"))?;
-            output.json(&json!({ "userId": user, "disabled": true }))
+            note_unknown(output, &user, is_known);
+            output.json(&json!({ "userId": user, "disabled": true, "known": is_known }))
         }
         AdminUsersAction::Enable { user } => {
+            let is_known = found(server, &user).await?.is_some();
             server.enable_user(&user, true).await.map_err(unsupported)?;
             output.say(format_args!("{} is enabled", escaped(user.as_str())))?;
-            output.json(&json!({ "userId": user, "disabled": false }))
+            note_unknown(output, &user, is_known);
+            output.json(&json!({ "userId": user, "disabled": false, "known": is_known }))
         }
     }
 }
@@ -142,17 +148,31 @@ fn state(user: &UserView) -> &'static str {
     if user.disabled_at.is_some() { "disabled" } else { "enabled" }
 }
 
+/// Returns the user, if the server knows one of that name.
+async fn found(server: &HttpTransport, user: &UserId) -> Result<Option<UserView>> {
+    match server.user(user).await {
+        Ok(user) => Ok(Some(user)),
+        Err(TransportError::Refused { ref code, .. }) if code == code::UNKNOWN_USER => Ok(None),
+        Err(error) => Err(unsupported(error)),
+    }
+}
+
+/// Says that a change is of a user who never called: the name may be misspelt.
+fn note_unknown(output: &Output, user: &UserId, is_known: bool) {
+    if !is_known {
+        output.note(format_args!(
+            "note: the server has never seen {}: if the name is misspelt, nobody was changed; \
+             `vfs-sync admin users list` has the names",
+            escaped(user.as_str())
+        ));
+    }
+}
+
 async fn limit(server: &HttpTransport, args: LimitUser, output: &Output) -> Result<()> {
-    let before = match server.user(&args.user).await {
-        Ok(user) => user.limits,
-        // One who has not called yet may be limited too.
-        Err(vfs_sync_client::TransportError::Refused { ref code, .. })
-            if code == vfs_sync_core::wire::code::UNKNOWN_USER =>
-        {
-            UserLimits::default()
-        }
-        Err(error) => return Err(unsupported(error)),
-    };
+    // One who has not called yet may be limited too.
+    let found = found(server, &args.user).await?;
+    let is_known = found.is_some();
+    let before = found.map_or_else(UserLimits::default, |user| user.limits);
     let limits = UserLimits {
         max_stored_bytes: OwnLimit::over(args.stored_bytes, before.max_stored_bytes),
         max_staged_bytes: OwnLimit::over(args.staged_bytes, before.max_staged_bytes),
@@ -168,5 +188,6 @@ async fn limit(server: &HttpTransport, args: LimitUser, output: &Output) -> Resu
     }
     let shown = serde_json::to_string(&limits).unwrap_or_default();
     output.say(format_args!("limits of {}: {shown}", escaped(args.user.as_str())))?;
-    output.json(&json!({ "userId": args.user, "limits": limits }))
+    note_unknown(output, &args.user, is_known);
+    output.json(&json!({ "userId": args.user, "limits": limits, "known": is_known }))
 }
