@@ -153,9 +153,12 @@ fn an_interrupted_backup_is_no_backup_and_its_contents_are_looked_at_again() {
     let size = whole[0].metadata().unwrap().len();
     std::fs::write(&whole[0], vec![0; usize::try_from(size).unwrap()]).unwrap();
     std::fs::create_dir(scene.path("backups/partial")).unwrap();
+    scene.write("backups/partial/half-a-content", "half");
     scene.run(["backup", "verify", "backups"]).expect(1).says("no whole backup");
     let again = create(&scene, &[]).expect(0).json();
     assert!((1..=2).contains(&again["new"].as_u64().unwrap()), "{again}");
+    assert!(!find(&scene.path("backups")).iter().any(|file| file.ends_with("half-a-content")));
+    assert_eq!(contents(&scene), whole);
     scene.run(["backup", "verify", "backups"]).expect(0);
 }
 

@@ -21,7 +21,7 @@ use self::archive::{Archive, Saved};
 use crate::args::BackupVerify;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::output::{Output, bytes_text, count_text};
+use crate::output::{Output, bytes_text, count_text, counted};
 use crate::server;
 
 /// The number of problems that are kept and shown.
@@ -101,9 +101,9 @@ pub(in crate::commands) async fn verify(
             .hint("restore from another backup with --at NAME, and make a new one"));
     }
     output.say(format_args!(
-        "{}: whole, {} contents of {}",
+        "{}: whole, {} of {}",
         saved.name,
-        count_text(count),
+        counted(count, "content", "contents"),
         bytes_text(bytes)
     ))
 }

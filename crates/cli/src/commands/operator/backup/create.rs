@@ -22,7 +22,7 @@ use super::{Faults, copy_failure, kind_name, room};
 use crate::args::BackupCreate;
 use crate::commands::operator::existing;
 use crate::error::{Failure, Kind, Result};
-use crate::output::{Output, bytes_text, count_text};
+use crate::output::{Output, bytes_text, count_text, counted};
 use crate::server;
 
 /// The contents that are copied at one time.
@@ -94,7 +94,7 @@ async fn make(
     let identity = store.identity().await.map_err(server::store_failure)?;
     let trusted = archive.trusted()?;
     let progress = output.progress("copying contents");
-    let copier = Copier { archive, blobs: &*blobs, trusted: &trusted };
+    let copier = Copier { archive, partial: &partial, blobs: &*blobs, trusted: &trusted };
     let mut outcomes =
         futures::stream::iter(&named).map(|blob| copier.outcome(blob)).buffered(AT_ONCE);
     let failed = || format!("cannot write {}", list.display());
@@ -138,8 +138,8 @@ async fn make(
     drop(progress);
     faults.show(output)?;
     output.say(format_args!(
-        "{name}: {} contents of {}, {} of them new",
-        count_text(count),
+        "{name}: {} of {}, {} new",
+        counted(count, "content", "contents"),
         bytes_text(bytes),
         count_text(copied)
     ))?;
@@ -169,6 +169,8 @@ enum Copied {
 
 struct Copier<'a> {
     archive: &'a Archive,
+    /// The directory for contents that are not whole yet: the next backup clears it.
+    partial: &'a Path,
     blobs: &'a dyn BlobStore,
     trusted: &'a HashSet<Sha256Digest>,
 }
@@ -194,9 +196,8 @@ impl Copier<'_> {
             server::make_directory(directory)?;
         }
         // Two contents with the same bytes are written at one time, each to a file of its own.
-        let mut temporary = file.clone().into_os_string();
-        temporary.push(format!(".{}", fastrand::u64(..)));
-        let written = self.write(blob, source, Path::new(&temporary)).await;
+        let temporary = self.partial.join(format!("{}-{}", blob.digest, fastrand::u64(..)));
+        let written = self.write(blob, source, &temporary).await;
         let outcome = match written {
             Ok(Copied::Now) => {
                 let named = std::fs::rename(&temporary, &file).map(|()| Copied::Now);

@@ -17,7 +17,7 @@ use super::archive::{Archive, Entry, Saved};
 use super::{copy_failure, kind_name};
 use crate::args::BackupRestore;
 use crate::error::{Failure, Kind, Result};
-use crate::output::{Output, bytes_text, count_text};
+use crate::output::{Output, bytes_text, count_text, counted};
 use crate::server;
 
 /// The contents that are stored at one time.
@@ -78,9 +78,9 @@ pub(in crate::commands) async fn restore(
         }
     }
     output.say(format_args!(
-        "{} restored: {} contents of {}; start the server with --data {}",
+        "{} restored: {} of {}; start the server with --data {}",
         saved.name,
-        count_text(saved.manifest.contents),
+        counted(saved.manifest.contents, "content", "contents"),
         bytes_text(saved.manifest.bytes),
         args.data.display()
     ))?;
