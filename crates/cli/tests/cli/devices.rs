@@ -102,8 +102,8 @@ fn an_operator_lists_limits_disables_and_enables() {
     scene.as_operator(&["admin", "users", "limit", "alice", "--items", "default"]).expect(0);
     scene.on("laptop", &["sync"]).expect(0);
 
-    let typo = ["admin", "users", "disable", "alise"];
-    scene.as_operator(&typo).expect(0).says("has never seen alise");
+    let typo = ["admin", "users", "disable", "alice2"];
+    scene.as_operator(&typo).expect(0).says("has never seen alice2");
     scene.on("laptop", &["sync"]).expect(0);
     let disabled = scene.as_operator(&["admin", "users", "disable", "alice"]).expect(0);
     assert!(!disabled.says("disabled").stderr.contains("never seen"));
@@ -129,7 +129,7 @@ fn a_stop_that_happens_is_in_the_list_of_the_servers_devices() {
     scene.terminate_server();
     std::fs::rename(scene.path("server"), scene.path("before")).unwrap();
     scene.start_server(&address);
-    scene.on("laptop", &["sync", "--no-rematerialise"]).expect(3);
+    scene.on("laptop", &["sync", "--no-rematerialice2"]).expect(3);
     let list = scene.listed("laptop", 1);
     let report = &list[0]["reports"][0];
     assert_eq!(report["signature"], "pull:pullRematerializationRequired", "{list:?}");
@@ -137,7 +137,7 @@ fn a_stop_that_happens_is_in_the_list_of_the_servers_devices() {
     assert_eq!(list[0]["condition"], "stopped");
     // With reports turned off nothing comes.
     scene.on("laptop", &["sync"]).expect(0);
-    let quiet = ["--no-report", "sync", "--no-rematerialise"];
+    let quiet = ["--no-report", "sync", "--no-rematerialice2"];
     scene.terminate_server();
     std::fs::rename(scene.path("server"), scene.path("between")).unwrap();
     scene.start_server(&address);
