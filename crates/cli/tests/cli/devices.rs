@@ -129,7 +129,7 @@ fn a_stop_that_happens_is_in_the_list_of_the_servers_devices() {
     scene.terminate_server();
     std::fs::rename(scene.path("server"), scene.path("before")).unwrap();
     scene.start_server(&address);
-    scene.on("laptop", &["sync", "--no-rematerialice2"]).expect(3);
+    scene.on("laptop", &["sync", "--no-rematerialise"]).expect(3);
     let list = scene.listed("laptop", 1);
     let report = &list[0]["reports"][0];
     assert_eq!(report["signature"], "pull:pullRematerializationRequired", "{list:?}");
@@ -137,7 +137,7 @@ fn a_stop_that_happens_is_in_the_list_of_the_servers_devices() {
     assert_eq!(list[0]["condition"], "stopped");
     // With reports turned off nothing comes.
     scene.on("laptop", &["sync"]).expect(0);
-    let quiet = ["--no-report", "sync", "--no-rematerialice2"];
+    let quiet = ["--no-report", "sync", "--no-rematerialise"];
     scene.terminate_server();
     std::fs::rename(scene.path("server"), scene.path("between")).unwrap();
     scene.start_server(&address);
