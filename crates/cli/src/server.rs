@@ -89,6 +89,8 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
             Failure::new(Kind::Network, message)
                 .hint(format!("is the database running? See {DATABASE_VARIABLE} and --data"))
         }
+        StoreError::InvalidUrl(_) => Failure::usage(message)
+            .hint(format!("put {DATABASE_VARIABLE} right: docs/install.md has its parameters")),
         StoreError::Full(_) => Failure::failed(message).hint("free space on the database's disk"),
         StoreError::NewerSchema { .. } => {
             Failure::new(Kind::Corrupt, message).hint("use a newer vfs-sync")

@@ -286,6 +286,7 @@ impl From<StoreError> for ApiError {
             }
             error @ (StoreError::NewerSchema { .. }
             | StoreError::MissingTable { .. }
+            | StoreError::InvalidUrl(_)
             | StoreError::Failed(_)) => {
                 tracing::error!(%error, "the database failed");
                 metrics::counter!("vfs_sync_store_errors_total", "kind" => "failed").increment(1);

@@ -45,6 +45,9 @@ pub enum StoreError {
         /// The column, and its problem.
         reason: String,
     },
+    /// The database's URL, or a file that it names, cannot be used. The text has no password.
+    #[error("the database's URL: {0}")]
+    InvalidUrl(String),
     /// The database was written by a newer version.
     #[error("the database has schema version {found}, this program knows {known}: use a newer one")]
     NewerSchema {

@@ -81,7 +81,7 @@ impl Hosts {
     /// Parses the database's URL, and reads the certificates that it names.
     ///
     /// # Errors
-    /// [`StoreError::Failed`] says what is wrong with the URL, without its password.
+    /// [`StoreError::InvalidUrl`] says what is wrong with the URL, without its password.
     pub(super) fn of(url: &str, served: Arc<Served>) -> Result<Self> {
         let (hosts, parameters) = parse(url)?;
         let tls = parameters.connector()?;
@@ -251,7 +251,7 @@ fn pool(
 /// Parses the database's URL to the settings of each of its hosts. Errors do not quote it, because
 /// it contains a password.
 fn parse(url: &str) -> Result<(Vec<Config>, tls::Parameters)> {
-    let wrong = || StoreError::Failed("the database URL is not one of PostgreSQL".into());
+    let wrong = || StoreError::InvalidUrl("it is not one of PostgreSQL".into());
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     let mut encryption = tls::Parameters::default();
     let mut others = Vec::new();
@@ -266,7 +266,7 @@ fn parse(url: &str) -> Result<(Vec<Config>, tls::Parameters)> {
             ("target_session_attrs", "any" | "read-write" | "primary") => {}
             ("target_session_attrs", _) => {
                 let text = "target_session_attrs must be primary or read-write: the server writes";
-                return Err(StoreError::Failed(text.into()));
+                return Err(StoreError::InvalidUrl(text.into()));
             }
             _ => others.push(parameter),
         }
@@ -280,8 +280,8 @@ fn parse(url: &str) -> Result<(Vec<Config>, tls::Parameters)> {
         .map_or((String::new(), authority), |(user, hosts)| (format!("{user}@"), hosts));
     let hosts: Vec<&str> = hosts.split(',').collect();
     if hosts.len() > MAX_HOSTS {
-        let text = format!("the database URL has more than {MAX_HOSTS} hosts");
-        return Err(StoreError::Failed(text));
+        let text = format!("it has more than {MAX_HOSTS} hosts");
+        return Err(StoreError::InvalidUrl(text));
     }
     let several = hosts.len() > 1;
     let of_host = |host: &&str| {

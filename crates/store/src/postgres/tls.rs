@@ -61,12 +61,12 @@ impl Parameters {
     /// Takes a parameter of the URL; returns false if it is none of encryption.
     ///
     /// # Errors
-    /// [`StoreError::Failed`] names a parameter whose value is wrong.
+    /// [`StoreError::InvalidUrl`] names a parameter whose value is wrong.
     pub(super) fn take(&mut self, name: &str, value: &str) -> Result<bool> {
         match name {
             "sslmode" => {
                 self.mode = value.parse().map_err(|_| {
-                    failed(
+                    invalid(
                         "sslmode must be disable, prefer, require, verify-ca or verify-full; \
                          allow is not supported",
                     )
@@ -106,14 +106,14 @@ impl Parameters {
     /// Reads the certificates and builds the connector.
     ///
     /// # Errors
-    /// [`StoreError::Failed`] names a parameter whose file cannot be used.
+    /// [`StoreError::InvalidUrl`] names a parameter whose file cannot be used.
     pub(super) fn connector(self) -> Result<MakeRustlsConnect> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let required = self.required(&provider)?;
         let verifier = Arc::new(Verifier { provider: Arc::clone(&provider), required });
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| invalid(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
         let config = match (&self.certificate, &self.key) {
@@ -124,9 +124,9 @@ impl Parameters {
                     .map_err(|error| unusable("sslkey", key, &error))?;
                 builder
                     .with_client_auth_cert(chain, key)
-                    .map_err(|error| failed(format!("sslcert and sslkey: {error}")))?
+                    .map_err(|error| invalid(format!("sslcert and sslkey: {error}")))?
             }
-            _ => return Err(failed("sslcert and sslkey belong together: one is missing")),
+            _ => return Err(invalid("sslcert and sslkey belong together: one is missing")),
         };
         Ok(MakeRustlsConnect::new(config))
     }
@@ -137,13 +137,13 @@ impl Parameters {
             || (self.mode == Mode::Require && matches!(self.root, Some(Root::File(_))));
         if !verifies {
             if self.root == Some(Root::System) && self.mode != Mode::Disable {
-                return Err(failed("sslrootcert=system needs sslmode=verify-full"));
+                return Err(invalid("sslrootcert=system needs sslmode=verify-full"));
             }
             return Ok(None);
         }
         let trusted = match &self.root {
             Some(Root::System) if self.mode < Mode::VerifyFull => {
-                return Err(failed("sslrootcert=system needs sslmode=verify-full"));
+                return Err(invalid("sslrootcert=system needs sslmode=verify-full"));
             }
             Some(Root::System) => rustls_native_certs::load_native_certs().certs,
             Some(Root::File(file)) => certificates("sslrootcert", file)?,
@@ -154,7 +154,7 @@ impl Parameters {
         let chain =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
                 .build()
-                .map_err(|error| failed(format!("sslrootcert: {error}")))?;
+                .map_err(|error| invalid(format!("sslrootcert: {error}")))?;
         Ok(Some(Required { chain, trusted, name: self.mode == Mode::VerifyFull }))
     }
 }
@@ -165,7 +165,7 @@ fn default_root() -> Result<PathBuf> {
     home.map(|home| Path::new(&home).join(".postgresql/root.crt"))
         .filter(|file| file.exists())
         .ok_or_else(|| {
-            failed(
+            invalid(
                 "sslmode=verify-ca and verify-full need sslrootcert: a file of certificates, or \
                  system",
             )
@@ -176,17 +176,17 @@ fn certificates(parameter: &str, file: &Path) -> Result<Vec<CertificateDer<'stat
     let all = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let all = all.map_err(|error| unusable(parameter, file, &error))?;
     if all.is_empty() {
-        return Err(failed(format!("{parameter}: {} has no certificate", file.display())));
+        return Err(invalid(format!("{parameter}: {} has no certificate", file.display())));
     }
     Ok(all)
 }
 
 fn unusable(parameter: &str, file: &Path, error: &rustls::pki_types::pem::Error) -> StoreError {
-    failed(format!("{parameter}: cannot read {}: {error}", file.display()))
+    invalid(format!("{parameter}: cannot read {}: {error}", file.display()))
 }
 
-fn failed(text: impl Into<String>) -> StoreError {
-    StoreError::Failed(text.into())
+fn invalid(text: impl Into<String>) -> StoreError {
+    StoreError::InvalidUrl(text.into())
 }
 
 /// Verifies certificates as far as the parameters say; the signatures of a handshake always.
