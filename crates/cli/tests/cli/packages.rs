@@ -1,4 +1,4 @@
-//! What is shipped beside the program: the systemd unit, the Debian package, a sample for nginx.
+//! What is shipped beside the program: the systemd unit, the Debian package, samples for proxies.
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -72,64 +72,109 @@ fn the_debian_package_is_installed_started_upgraded_and_removed() {
     assert!(tried.status.success() && said.ends_with("tried\n"), "{said}\n{failed}");
 }
 
-/// An nginx with the shipped sample, which is killed with its workers when this is dropped.
-struct Nginx {
+/// A proxy with its shipped sample, which is ended when this is dropped.
+struct Proxy {
     child: Child,
     url: String,
 }
 
-impl Nginx {
-    fn before(scene: &Scene, authority: &Authority, server: &str, port: u16) -> Self {
+impl Proxy {
+    /// Starts nginx at `port` of this machine, before `server`.
+    fn nginx(scene: &Scene, authority: &Authority, server: &str, port: u16) -> Self {
         let pair = authority.signed("proxy", "IP:127.0.0.1").unwrap();
-        let sample = std::fs::read_to_string(root().join("packaging/nginx.conf")).unwrap();
-        let mut site = sample.clone();
-        for (from, to) in [
-            ("server 127.0.0.1:7070;", format!("server {server};")),
-            ("listen 443 ssl http2;", format!("listen 127.0.0.1:{port} ssl http2;")),
-            ("/etc/ssl/files.example.com.pem", pair.certificate.display().to_string()),
-            ("/etc/ssl/files.example.com.key", pair.key.display().to_string()),
-        ] {
-            assert!(site.contains(from), "the sample has no {from}");
-            site = site.replace(from, &to);
-        }
+        let site = sample(
+            "nginx.conf",
+            &[
+                ("server 127.0.0.1:7070;", format!("server {server};")),
+                ("listen 443 ssl http2;", format!("listen 127.0.0.1:{port} ssl http2;")),
+                ("/etc/ssl/files.example.com.pem", pair.certificate.display().to_string()),
+                ("/etc/ssl/files.example.com.key", pair.key.display().to_string()),
+            ],
+        );
         let config = format!(
             "daemon off; pid nginx.pid; error_log stderr; events {{}}\n\
              http {{ access_log off; client_body_temp_path body; proxy_temp_path proxy; \
              fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;\n{site}}}\n"
         );
-        scene.write("nginx/nginx.conf", config);
-        let child = Command::new("nginx")
-            .args(["-c", "nginx.conf", "-p"])
-            .arg(scene.path("nginx"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut nginx = Self { child, url: format!("https://127.0.0.1:{port}") };
+        scene.write("proxy/nginx.conf", config);
+        let mut command = Command::new("nginx");
+        command.args(["-c", "nginx.conf", "-p"]).arg(scene.path("proxy"));
+        Self::start(command, port)
+    }
+
+    /// Starts Caddy at `port` of this machine, before `server`.
+    fn caddy(scene: &Scene, authority: &Authority, server: &str, port: u16) -> Self {
+        let pair = authority.signed("proxy", "IP:127.0.0.1").unwrap();
+        let (certificate, key) = (pair.certificate.display(), pair.key.display());
+        let own = format!("https://127.0.0.1:{port} {{\n\ttls {certificate} {key}");
+        let site = sample(
+            "Caddyfile",
+            &[
+                ("files.example.com {", own),
+                ("reverse_proxy 127.0.0.1:7070", format!("reverse_proxy {server}")),
+            ],
+        );
+        // Without them it takes port 80, and opens a port for its administration.
+        let options = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n";
+        scene.write("proxy/Caddyfile", format!("{options}{site}"));
+        let mut command = Command::new("caddy");
+        command.args(["run", "--config", "Caddyfile"]).current_dir(scene.path("proxy"));
+        command.env("HOME", scene.path("proxy"));
+        for variable in ["XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
+            command.env_remove(variable);
+        }
+        Self::start(command, port)
+    }
+
+    fn start(mut command: Command, port: u16) -> Self {
+        let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut proxy = Self { child, url: format!("https://127.0.0.1:{port}") };
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if nginx.child.try_wait().unwrap().is_some() {
+            if proxy.child.try_wait().unwrap().is_some() {
                 let mut said = String::new();
-                nginx.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-                panic!("nginx does not start: {said}");
+                proxy.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+                panic!("{command:?} does not start: {said}");
             }
             std::thread::yield_now();
         }
-        nginx
+        proxy
     }
 }
 
-impl Drop for Nginx {
+impl Drop for Proxy {
     fn drop(&mut self) {
         crate::support::signal(&self.child, "TERM");
         let _ = self.child.wait();
     }
 }
 
+/// Returns a shipped sample with each text replaced by the one of the test.
+fn sample(name: &str, texts: &[(&str, String)]) -> String {
+    let mut sample = std::fs::read_to_string(root().join("packaging").join(name)).unwrap();
+    for (from, to) in texts {
+        assert!(sample.contains(from), "{name} has no {from}");
+        // Comments have the names too.
+        let at = sample.rfind(from).unwrap();
+        sample.replace_range(at..at + from.len(), to);
+    }
+    sample
+}
+
 #[test]
 fn replicas_synchronise_live_through_the_sample_of_nginx() {
-    if !has("nginx", "the sample of nginx") {
-        return;
+    if has("nginx", "the sample of nginx") {
+        replicas_synchronise_live_through(Proxy::nginx);
     }
+}
+
+#[test]
+fn replicas_synchronise_live_through_the_sample_of_caddy() {
+    if has("caddy", "the sample of Caddy") {
+        replicas_synchronise_live_through(Proxy::caddy);
+    }
+}
+
+fn replicas_synchronise_live_through(start: fn(&Scene, &Authority, &str, u16) -> Proxy) {
     let authority = Authority::new().unwrap();
     let mut scene = Scene::offline();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -141,11 +186,11 @@ fn replicas_synchronise_live_through_the_sample_of_nginx() {
         &[("VFS_SYNC_PUBLIC_URL", &public), ("VFS_SYNC_PROXIES", "127.0.0.1")],
     );
     let server = scene.url().strip_prefix("http://").unwrap().to_owned();
-    let nginx = Nginx::before(&scene, &authority, &server, port);
+    let proxy = start(&scene, &authority, &server, port);
     scene.trust(&authority.root());
     for replica in ["a", "b"] {
         std::fs::write(scene.path("token"), scene.token("alice")).unwrap();
-        scene.on(replica, &["init", "--server", &nginx.url, "--token-file", "token"]).expect(0);
+        scene.on(replica, &["init", "--server", &proxy.url, "--token-file", "token"]).expect(0);
     }
     let mut watch = Watch::of(&scene, "b");
     watch.wait_until_live();
