@@ -1,6 +1,7 @@
 //! Directories of this machine: names, reading, writing, and the record of what was synchronised.
 
 pub(crate) mod aside;
+mod decision;
 mod destination;
 pub(crate) mod digest;
 pub(crate) mod dir;
@@ -8,6 +9,7 @@ pub(crate) mod export;
 pub(crate) mod ignore;
 pub(crate) mod import;
 pub(crate) mod link;
+pub(crate) mod marker;
 pub(crate) mod merge;
 pub(crate) mod metadata;
 pub(crate) mod names;

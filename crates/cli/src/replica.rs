@@ -20,6 +20,7 @@ use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
 
 use crate::args::{Global, Init};
 use crate::error::{Failure, Kind, Result};
+use crate::fs::marker::Marker;
 
 /// The environment variable that holds the token itself.
 pub(crate) const TOKEN_VARIABLE: &str = "VFS_SYNC_TOKEN";
@@ -77,6 +78,9 @@ pub(crate) struct LiveFolder {
     /// True once both sides were joined: from then on what is missing counts as deleted.
     #[serde(default)]
     pub(crate) joined: bool,
+    /// The marker of the directory; earlier versions wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) marker: Option<Marker>,
     /// True while the user has paused the folder: it is neither imported nor exported.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) paused: bool,
@@ -112,6 +116,7 @@ impl LiveFolder {
             directory,
             item,
             joined: false,
+            marker: None,
             paused: false,
             scan: None,
             trust_ignore: false,
@@ -168,7 +173,9 @@ impl Settings {
         file.as_file().sync_all().map_err(Failure::io(what()))?;
         file.persist(directory.join(SETTINGS_FILE))
             .map_err(|error| Failure::io(what())(error.error))?;
-        Ok(())
+        // Without it a power failure may bring the earlier settings back.
+        let opened = std::fs::File::open(directory);
+        opened.and_then(|directory| directory.sync_all()).map_err(Failure::io(what()))
     }
 }
 

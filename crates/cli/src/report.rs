@@ -74,6 +74,8 @@ pub(crate) enum ProblemKind {
     Refused,
     /// A different disk is mounted there than the recorded one.
     OtherDisk,
+    /// The folder has the marker of another live folder.
+    OwnLiveFolder,
     /// The entry was kept beside the item that took its name.
     ConflictedCopy,
     /// A program has the file open for writing; it is replaced or removed once it is closed.
@@ -140,6 +142,9 @@ impl ProblemKind {
             Self::Refused => "see `vfs-sync rejected` for the reason, and to try again",
             Self::OtherDisk => {
                 "mount the disk, or take what is there now: `vfs-sync import DIR PATH`"
+            }
+            Self::OwnLiveFolder => {
+                "if nothing keeps it in step, remove the folder .vfs-sync in it: then it is synchronised"
             }
             Self::ConflictedCopy => "compare the two, and delete one",
             Self::Open => "close the program that has it open",

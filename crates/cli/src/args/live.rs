@@ -203,6 +203,22 @@ Examples:\n  mv ~/Pictures ~/Photos && vfs-sync folder move ~/Pictures ~/Photos"
         #[arg(value_name = "PATH")]
         path: PathBuf,
     },
+    /// Delete in the tree what a `.vfsignore` ignores; the files on this and other disks stay
+    #[command(after_help = "\
+A rule deletes nothing: what was synchronised before stays in the tree. This deletes the ignored items at and
+under PATH there, and nothing that is not ignored. The server's trash keeps them for 30 days.
+
+Exit codes: 0 deleted · 1 nothing there is ignored, or may not be deleted: then nothing was.
+
+Examples:\n  vfs-sync folder forget ~/Documents/project/build\n  vfs-sync folder forget ~/Documents/project --dry-run")]
+    Forget {
+        /// The path of the entry or its folder on this disk, where it need not be any more
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+        /// List the items, and delete nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Let a symbolic link that another user may have written, and that leads out of its directory,
     /// be made there
     #[command(after_help = "Examples:\n  vfs-sync folder allow ~/theirs/data")]

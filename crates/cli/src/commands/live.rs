@@ -3,6 +3,7 @@
 mod agent;
 mod confirm;
 mod crossing;
+mod forget;
 mod scan;
 pub(super) mod service;
 pub(super) mod state;
@@ -22,6 +23,7 @@ use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::fs::dir::Root;
 use crate::fs::record::Record;
+use crate::fs::{aside, marker};
 use crate::output::Output;
 use crate::path;
 use crate::replica::{self, LiveFolder, Settings, handoff};
@@ -99,6 +101,7 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
         }
         check_apart(&client, &directory, other)?;
     }
+    check_above(&directory)?;
     settings.folders.push(folder.clone());
     settings.write(replica)?;
     Ok(folder)
@@ -126,6 +129,18 @@ fn check_apart(client: &SyncClient, directory: &Path, other: &LiveFolder) -> Res
     let text = format!("{two} is kept in step with {with} already");
     Err(Failure::failed(text).hint(format!(
         "`vfs-sync folder remove '{two}'` ends that; one directory cannot be inside another"
+    )))
+}
+
+/// Fails if a directory is inside one that another replica keeps in step.
+fn check_above(directory: &Path) -> Result<()> {
+    let marker = |above: &&Path| above.join(aside::OWN).join(marker::MARKER).is_file();
+    let Some(above) = directory.ancestors().skip(1).find(marker) else { return Ok(()) };
+    let (shown, above) = (directory.display(), above.display());
+    let text = format!("{shown} is inside {above}, which another replica keeps in step");
+    Err(Failure::failed(text).hint(format!(
+        "choose another directory; if nothing keeps {above} in step any more, remove {above}/{}",
+        aside::OWN
     )))
 }
 
@@ -200,6 +215,9 @@ pub(super) fn folder(
         }
         FolderAction::Move { old, new } => moved(global, &replica, &old, &new, output),
         FolderAction::Trash(action) => trash::trash(global, &replica, action, output),
+        FolderAction::Forget { path, dry_run } => {
+            forget::forget(global, &replica, (&path, dry_run), output, stop)
+        }
         FolderAction::Allow { path } => crossing::allow(global, &replica, &path, output),
         FolderAction::Exclude { dir, path } => {
             crossing::exclude(global, &replica, (&dir, &path), true, output)
@@ -211,9 +229,13 @@ pub(super) fn folder(
         FolderAction::Remove { dir } => {
             let _client = replica::open(global, replica::config())?;
             let mut settings = replica::read_settings(&replica)?;
-            let directory = find(&settings, &dir)?.directory.clone();
+            let LiveFolder { directory, marker, .. } = find(&settings, &dir)?.clone();
             settings.folders.retain(|folder| folder.directory != directory);
             settings.write(&replica)?;
+            if let (Some(marker), Ok(mut root)) = (marker, Root::open(&directory)) {
+                // Where the disk refuses, the next `folder add` takes the directory all the same.
+                let _ = root.folder(Path::new("")).and_then(|top| marker::remove(&top, &marker));
+            }
             output.json(&json!({ "removed": directory }))?;
             output.say(format_args!(
                 "{} is no longer kept in step",

@@ -157,7 +157,8 @@ impl Aside {
     }
 }
 
-fn private_folder(above: &Folder, name: &OsStr) -> io::Result<Folder> {
+/// Opens a folder that only this user may enter; creates it if needed.
+pub(super) fn private_folder(above: &Folder, name: &OsStr) -> io::Result<Folder> {
     match above.create_private_folder(name) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}

@@ -16,6 +16,9 @@ use vfs_sync_core::time::Timestamp;
 /// the nearest open one above.
 const KEPT_OPEN: usize = 64;
 
+/// The bytes of a disk that nothing is written into from elsewhere.
+const RESERVE: u64 = 500_000_000;
+
 /// The type of an entry on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -438,6 +441,15 @@ impl Folder {
     pub(crate) fn disk_size(&self) -> io::Result<u64> {
         let found = sys::fstatvfs(&*self.0)?;
         Ok(found.f_blocks.saturating_mul(found.f_frsize))
+    }
+
+    /// Returns whether the folder's file system can take `bytes` more and still has 1 % of its size, or
+    /// [`RESERVE`] if that is less. Also true if it does not say.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let Ok(found) = sys::fstatvfs(&*self.0) else { return true };
+        let (size, free) = (found.f_blocks.saturating_mul(found.f_frsize), found.f_bavail);
+        let free = free.saturating_mul(found.f_frsize);
+        size == 0 || free >= bytes.saturating_add(RESERVE.min(size / 100))
     }
 
     /// Locks the folder for this process; returns `false` if another process holds the lock.

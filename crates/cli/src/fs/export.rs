@@ -19,8 +19,8 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{
-    Child, ClientError, EntryRecord, EntryState, FoundDirectory, LocalContent, Node, ROOT_ENTRY,
-    RecordChange, SyncClient,
+    Child, ClientError, EntryRecord, FoundDirectory, LocalContent, Node, ROOT_ENTRY, RecordChange,
+    SyncClient,
 };
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::Name;
@@ -31,7 +31,6 @@ use self::removal::Extra;
 pub(crate) use self::targets::Part;
 use self::write::Reading;
 use super::aside::{self, Aside};
-use super::destination;
 use super::dir::{Root, Stat};
 use super::ignore::{RULES_FILE, Rules, Trust};
 use super::link::{self, AllowedLinks};
@@ -41,6 +40,7 @@ use super::names::{self, DiskRules};
 use super::open_files::OpenFiles;
 use super::record::{self, Record};
 use super::scope::Scope;
+use super::{decision, destination};
 use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::output::{bytes_text, count_text};
 use crate::report::{Change, Changes, Problem, ProblemKind, Problems};
@@ -663,14 +663,11 @@ impl<'a> Export<'a> {
         node: &Node,
         parent: Parent<'_>,
     ) -> bool {
-        let as_recorded = |row: &EntryRecord| {
-            row.disk.inode != 0
-                && row.state == EntryState::Agreed
-                && row.tree.item == node.id
-                && row.tree.parent.as_ref() == parent.item
-                && record::has_same_bytes(&row.tree, node)
+        let is_left_out = |row: &EntryRecord| {
+            let is_same = row.tree.item == node.id && row.tree.parent.as_ref() == parent.item;
+            decision::is_left_out(&record::facts(row), link::digest_of(node), is_same)
         };
-        let leaves = self.options.leave_missing && stat.is_none() && row.is_some_and(as_recorded);
+        let leaves = self.options.leave_missing && stat.is_none() && row.is_some_and(is_left_out);
         self.report.missing += u64::from(leaves);
         leaves
     }

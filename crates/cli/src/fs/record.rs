@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use vfs_sync_client::{
-    ClientError, DirectoryRecord, DiskState, DiskTime, EntryKind, EntryRecord, FoundDirectory,
-    Node, ROOT_ENTRY, SyncClient, TreeState,
+    ClientError, DirectoryRecord, DiskState, DiskTime, EntryKind, EntryRecord, EntryState,
+    FoundDirectory, Node, ROOT_ENTRY, SyncClient, TreeState,
 };
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::time::Timestamp;
 
+use super::decision::Row;
 use super::dir::{Kind, Root, Stat};
 use super::{link, metadata};
 
@@ -427,6 +428,17 @@ pub(crate) fn not_on_disk(kind: EntryKind, mode: u32) -> DiskState {
         elsewhere: false,
         digest: None,
         unsettled: false,
+    }
+}
+
+/// Returns what a decision about a file needs of its row.
+pub(crate) fn facts(row: &EntryRecord) -> Row<Sha256Digest> {
+    Row {
+        was_here: row.disk.inode != 0,
+        disk: row.disk.digest,
+        tree: row.tree.digest,
+        coming: row.coming,
+        agreed: row.state == EntryState::Agreed,
     }
 }
 

@@ -11,7 +11,7 @@ use vfs_sync_core::item::Name;
 use super::dir::{Folder, Kind, Root, Stat};
 use super::ignore::{Rules, Trust};
 use super::scope::Scope;
-use super::{aside, names};
+use super::{aside, marker, names};
 use crate::report::{Problem, ProblemKind};
 
 /// A file, folder or link that can be imported.
@@ -164,6 +164,7 @@ impl Scanner {
             Kind::Folder if self.excluded.contains(&stat.id) => {
                 Some(problem(ProblemKind::OwnReplica, "the replica keeps its own files here"))
             }
+            Kind::Folder if marker::is_in(folder, &disk_name) => Some(marker::of_another(&path)),
             Kind::Folder => None,
             Kind::Special(what) => {
                 Some(problem(ProblemKind::SpecialFile, &format!("it is {what}")))

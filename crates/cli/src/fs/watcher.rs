@@ -133,7 +133,13 @@ impl Watcher {
         let system = notify::RecommendedWatcher::new(move |event| handler.handle(event), config)
             .and_then(|mut system| system.watch(directory, mode).map(|()| system));
         let system = match system {
-            Ok(system) => Some(system),
+            Ok(system) => {
+                if let Some(why) = silent(directory) {
+                    let mut broken = shared.broken.lock().unwrap_or_else(PoisonError::into_inner);
+                    broken.get_or_insert(why);
+                }
+                Some(system)
+            }
             Err(error) => {
                 *shared.broken.lock().unwrap_or_else(PoisonError::into_inner) =
                     Some(error.to_string());
@@ -164,6 +170,29 @@ impl Watcher {
     pub(crate) fn take(&self) -> Scope {
         self.shared.with(|unseen| std::mem::take(unseen).scope)
     }
+}
+
+/// Returns the reason why a directory's disk does not tell of all changes, if it does not: on a disk
+/// of the network, those of other machines.
+#[cfg(target_os = "linux")]
+fn silent(directory: &Path) -> Option<String> {
+    // From statfs(2) and linux/magic.h.
+    let network = match rustix::fs::statfs(directory).ok()?.f_type as u32 {
+        0x6969 => "NFS",
+        0x517B | 0xFE53_4D42 | 0xFF53_4D42 => "SMB",
+        0x6573_5546 => "FUSE",
+        0x0102_1997 => "9P",
+        0x00C3_6400 => "Ceph",
+        0x5346_414F | 0x6B41_4653 => "AFS",
+        0x786F_4256 => "VirtualBox",
+        _ => return None,
+    };
+    Some(format!("a disk of type {network} does not tell of others' changes"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn silent(_directory: &Path) -> Option<String> {
+    None
 }
 
 #[cfg(test)]

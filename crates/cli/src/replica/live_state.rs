@@ -61,6 +61,9 @@ pub(crate) struct FolderState {
     /// The last scan that the user asked for and that is done.
     #[serde(default)]
     pub(crate) scanned: Option<Scanned>,
+    /// The reason why changes are noticed by scans only, if they are.
+    #[serde(default)]
+    pub(crate) scans: Option<String>,
 }
 
 /// A scan of a live folder that the user asked for, and that is done.
@@ -231,6 +234,7 @@ mod tests {
             held: None,
             problems: Problems::default(),
             scanned: None,
+            scans: None,
         };
         for _ in 0..problems {
             let problem =

@@ -74,6 +74,12 @@ pub(super) const PROBLEMS: &[Entry] = &[
     problem("otherDisk")
         .means("Another disk is mounted there than was recorded: nothing in it counts as deleted.")
         .then("Mount the disk.", PROBLEMS_COMMAND),
+    problem("ownLiveFolder")
+        .means("The folder is a live folder of its own, or was copied from one: it is left alone.")
+        .then(
+            "If nothing keeps it in step, remove the folder `.vfs-sync` in it.",
+            PROBLEMS_COMMAND,
+        ),
     problem("conflictedCopy")
         .means("The entry was kept beside the item that took its name.")
         .then("Compare the two, and delete one.", PROBLEMS_COMMAND),

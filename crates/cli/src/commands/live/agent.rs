@@ -620,12 +620,13 @@ impl<'a> Agent<'a> {
     }
 }
 
-/// Saves that both sides of a folder are joined. The replica must be open, so that no other command
-/// writes the settings.
+/// Saves whether both sides of a folder are joined, and its marker. The replica must be open, so that
+/// no other command writes the settings.
 fn remember(replica: &Path, live: &LiveFolder) -> Result<()> {
     let mut settings = replica::read_settings(replica)?;
     for folder in settings.folders.iter_mut().filter(|folder| folder.is_same(live)) {
         folder.joined = live.joined;
+        folder.marker.clone_from(&live.marker);
     }
     settings.write(replica)
 }

@@ -1,7 +1,7 @@
 //! Commands for what crosses between a live folder's directory and the tree: `folder exclude`, `folder include`,
 //! `folder allow`, `folder trust-ignore`.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::json;
 use vfs_sync_client::{Node, SyncClient};
@@ -49,7 +49,7 @@ pub(super) fn trust_ignore(
 pub(super) fn allow(global: &Global, replica: &Path, path: &Path, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let mut settings = replica::read_settings(replica)?;
-    let (folder, node) = live_item(&client, &mut settings, path)?;
+    let (folder, node, _) = live_item(&client, &mut settings, path)?;
     let Some(target) = link::target(&node) else {
         return Err(Failure::failed(format!("{} is no symbolic link in the tree", path.display())));
     };
@@ -68,12 +68,13 @@ pub(super) fn allow(global: &Global, replica: &Path, path: &Path, output: Output
     ))
 }
 
-/// Finds the item at a path in a live folder's directory, where it need not exist.
-fn live_item<'a>(
+/// Finds the item at a path in a live folder's directory, where it need not exist, and the path
+/// relative to the directory.
+pub(super) fn live_item<'a>(
     client: &SyncClient,
     settings: &'a mut Settings,
     path: &Path,
-) -> Result<(&'a mut LiveFolder, Node)> {
+) -> Result<(&'a mut LiveFolder, Node, PathBuf)> {
     let what = || format!("cannot use {}", path.display());
     let absolute = std::path::absolute(path).map_err(Failure::io(what()))?;
     // The last name may be a link; the folders above may be there.
@@ -90,7 +91,7 @@ fn live_item<'a>(
     })?;
     let names = at.strip_prefix(&folder.directory).unwrap_or(&at).to_owned();
     let node = item_under(client, folder, &names, path)?;
-    Ok((folder, node))
+    Ok((folder, node, names))
 }
 
 /// Finds the item at a path relative to a live folder's directory.

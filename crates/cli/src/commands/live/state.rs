@@ -80,6 +80,7 @@ impl View {
                     json!({ "entries": held.entries, "of": held.of })
                 }),
                 "problems": state.map(|state| problems(folder, state)),
+                "scans": state.and_then(|state| state.scans.as_ref()),
                 "trustIgnore": folder.live.trust_ignore,
                 "excluded": folder.excluded.iter().map(|(item, path)| {
                     json!({ "item": item, "path": path })
@@ -161,6 +162,9 @@ impl FolderView {
         if !self.excluded.is_empty() {
             let paths: Vec<_> = self.excluded.iter().map(|(_, path)| path.as_str()).collect();
             text.push_str(&format!("; without {}", paths.join(", ")));
+        }
+        if let Some(why) = self.state.as_ref().and_then(|state| state.scans.as_ref()) {
+            text.push_str(&format!("; scanned from time to time, because {why}"));
         }
         text
     }

@@ -9,6 +9,7 @@ use vfs_sync_client::{EntryKind, EntryRecord, EntryState, Node, TreeState};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::ItemId;
 
+use super::super::decision::{self, ToDisk};
 use super::super::destination::{Over, Wanted};
 use super::super::digest::digest;
 use super::super::dir::{Folder, Kind, Stat};
@@ -122,18 +123,15 @@ impl Export<'_> {
             // before it announces another content.
             row.disk = self.record.disk(&stat, found);
         }
-        if found == Some(wanted.digest) {
-            self.take_as_it_is(disk, at, &name, &stat, row, id, parent.row, &wanted, tree)?;
-            return Ok(None);
-        }
-        let is_recorded = |row: &EntryRecord| {
-            row.state == EntryState::Agreed && found.is_some() && row.disk.digest == found
-        };
-        if row.as_ref().is_some_and(is_recorded) {
-            if self.stays_open(at, &stat) {
+        let known = row.as_ref().map(record::facts);
+        match decision::to_disk(wanted.digest, found, known.as_ref()) {
+            ToDisk::KeepBytes => {
+                self.take_as_it_is(disk, at, &name, &stat, row, id, parent.row, &wanted, tree)?;
                 return Ok(None);
             }
-            return Ok(Some(write(name, Over::Expected(stat), row)));
+            ToDisk::Replace if self.stays_open(at, &stat) => return Ok(None),
+            ToDisk::Replace => return Ok(Some(write(name, Over::Expected(stat), row))),
+            ToDisk::Differs => {}
         }
         if self.options.force {
             return Ok(Some(write(name, Over::Anything, row)));

@@ -8,7 +8,7 @@ use vfs_sync_client::{DiskState, EntryKind, EntryRecord, EntryState, Node, Recor
 
 use super::super::dir::{Folder, Kind, Stat, accept_refused_mode};
 use super::super::ignore::Rules;
-use super::super::{metadata, names, record};
+use super::super::{marker, metadata, names, record};
 use super::symlink::is_recorded_link;
 use super::{Enter, Export, Parent};
 use crate::error::Result;
@@ -85,6 +85,11 @@ impl Export<'_> {
             return Ok(None);
         }
         let is_there = stat.is_some_and(|stat| stat.kind == Kind::Folder);
+        if is_there && marker::is_in(disk, name) {
+            self.problem(marker::of_another(at));
+            self.folders.insert(node.id.clone(), at.to_owned());
+            return Ok(None);
+        }
         if !is_there
             && !self.options.dry_run
             && let Err(error) = disk.create_folder(name)

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use vfs_sync_client::{EntryKind, EntryRecord, EntryState, RecordChange};
 
-use super::super::destination;
 use super::super::digest::digest;
 use super::super::dir::{Folder, Kind, Stat};
 use super::super::ignore::{RULES_FILE, Rules};
-use super::super::{link, record};
+use super::super::{decision, destination};
+use super::super::{link, marker, record};
 use super::{Export, own_files, split};
 use crate::error::Result;
 use crate::output::counted;
@@ -232,6 +232,9 @@ impl Export<'_> {
         }
         match (row.disk.kind, stat.kind) {
             (EntryKind::Folder, Kind::Folder) if self.is_other_disk(at, &row, &stat)? => {}
+            (EntryKind::Folder, Kind::Folder) if marker::is_in(&folder, name) => {
+                self.problem(marker::of_another(at));
+            }
             (EntryKind::Folder, Kind::Folder) => {
                 let bind = self.bits_bind && !self.options.dry_run;
                 let mode = bind && stat.mode & 0o700 != 0o700;
@@ -317,7 +320,7 @@ impl Export<'_> {
             Kind::Link => link::digest(&folder.read_link(name)?),
             _ => digest(folder.open_file(name)?.0)?.0,
         };
-        let known = row.disk.digest == Some(found) && !touched || row.coming == Some(found);
+        let known = decision::is_removal(found, touched, &record::facts(row));
         Ok(known && folder.stat(name)? == *stat)
     }
 

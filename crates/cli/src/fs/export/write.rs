@@ -61,6 +61,11 @@ impl Export<'_> {
                 self.write_next().await?;
                 progress(&self.report);
             }
+            if self.options.live && !disk.has_room(self.ahead + file.wanted.size) {
+                let detail = "the disk is almost full: it waits, and what is here is still sent";
+                self.problem(Problem::new(&path.join(&file.name), ProblemKind::Unwritable, detail));
+                continue;
+            }
             self.ahead += file.wanted.size.min(LARGE);
             let (sender, content) = oneshot::channel();
             self.unasked.push((file.item.clone(), sender));

@@ -5,12 +5,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use vfs_sync_client::{EntryRecord, EntryState, Node, RecordChange};
+use vfs_sync_client::{EntryRecord, Node, RecordChange};
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::Name;
 
 use super::super::ignore::Rules;
-use super::super::record;
+use super::super::{decision, link, record};
 use super::{Import, is_ignored, not_permitted};
 use crate::error::Result;
 use crate::report::Change;
@@ -182,9 +182,9 @@ impl Import<'_> {
             None => parents.is_empty(),
         };
         let name = node.name.as_ref().map(Name::as_str).unwrap_or_default();
-        let same = name == row.tree.name
-            && record::has_same_bytes(&row.tree, node)
+        let same = is_here
+            && name == row.tree.name
             && record::has_same_metadata(&row.tree, node, &self.client.user());
-        Ok(is_here && same && row.state == EntryState::Agreed)
+        Ok(decision::is_deletion(&record::facts(row), link::digest_of(node), same))
     }
 }

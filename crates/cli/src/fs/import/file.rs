@@ -8,6 +8,7 @@ use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, UserId};
 use vfs_sync_core::item::ObjectType;
 
+use super::super::decision::{self, Found, Item, ToTree};
 use super::super::digest::digest;
 use super::super::dir::{Folder, Stat};
 use super::super::merge::awaits_content;
@@ -42,14 +43,17 @@ pub(super) struct FoundFile {
 }
 
 impl FoundFile {
-    /// Returns whether the file lives on although the tree deleted its item, because its time or bits
-    /// were changed here.
-    fn outlives_item(&self) -> bool {
+    /// Returns whether the file's time or bits are not those of its row.
+    fn is_touched(&self) -> bool {
         let stat = &self.seen.stat;
         let touched =
             |row: &EntryRecord| row.disk.mtime != stat.modified || row.disk.mode != stat.mode;
-        self.node.is_none()
-            && self.row.as_ref().is_some_and(|row| row.state == EntryState::Agreed && touched(row))
+        self.row.as_ref().is_some_and(touched)
+    }
+
+    /// Returns whether the file may live on although the tree deleted its item.
+    fn outlives_item(&self) -> bool {
+        self.node.is_none() && self.is_touched()
     }
 
     /// Returns the digests that the file may have and whose bytes need not be stored again.
@@ -210,131 +214,129 @@ impl Import<'_> {
         }
     }
 
-    /// Decides about a file that was read: edit, create or skip it.
+    /// Decides about a file that was read, and does it.
     fn decide(&mut self, file: FoundFile, stat: Stat, bytes: Bytes) -> Result<()> {
         let found = bytes.digest();
         let disk = self.record.disk(&stat, Some(found));
         self.unsynced |= stat.changed >= self.started;
-        let outlives_item = file.outlives_item();
-        let FoundFile { place, row, node, taken, moved, level, home, seen, at, .. } = file;
+        let facts = Found {
+            bytes: found,
+            touched: file.is_touched(),
+            name_taken: file.taken,
+            may_create: file.level >= AccessLevel::Write,
+        };
+        let FoundFile { place, row, node, moved, level, home, seen, at, .. } = file;
         let seen = ScannedEntry { stat, ..seen };
-        // A new item needs write access to the folder, as does a copy beside an item.
-        let is_known = |digest| {
-            row.as_ref().is_some_and(|row| row.disk.digest == digest || row.coming == digest)
-                || node.as_ref().is_some_and(|node| has_digest(node, found))
-        };
-        let edits = |row: &EntryRecord, node: &Node| {
-            node.content.is_none() || record::has_same_bytes(&row.tree, node)
-        };
-        let edits = row.as_ref().zip(node.as_ref()).is_some_and(|(row, node)| edits(row, node));
-        if level < AccessLevel::Write && !edits && !is_known(Some(found)) {
-            self.problem(not_permitted(&at, &home, level));
-            return Ok(());
-        }
-        let never_here = |row: &EntryRecord| row.disk.inode == 0 && row.coming != Some(found);
+        let known = row.as_ref().map(record::facts);
+        let item = node.as_ref().map(|node| Item {
+            bytes: link::digest_of(node),
+            has_content: node.content.is_some(),
+            is_file: is_file(node),
+            merges_later: node.owner == home && awaits_content(node),
+            may_write: node.access_level >= AccessLevel::Write,
+        });
         let id = row.as_ref().map(|row| row.id);
-        let Some(row) = row.filter(|row| !never_here(row)) else {
-            return match node {
-                None => self.create(&place, id, &seen, &at, disk, bytes, taken),
-                Some(node) if is_file(&node) && has_digest(&node, found) => {
-                    self.report.unchanged += 1;
-                    let tree = without_metadata(record::tree(&node, place.id().as_ref()));
-                    let id = id.unwrap_or_else(|| self.record.new_id());
-                    self.put(id, &place, &seen, disk, tree, false);
-                    self.commit_if_full()
-                }
-                // Another device has not sent its content yet: both are merged once it has.
-                Some(node) if node.owner == home && awaits_content(&node) => {
-                    self.create(&place, id, &seen, &at, disk, bytes, false)
-                }
-                Some(_) => self.create(&place, id, &seen, &at, disk, bytes, true),
-            };
-        };
-        if row.coming == Some(found) && row.disk.digest != Some(found) {
-            // An export that was killed wrote it.
-            self.report.unchanged += 1;
-            let tree = match &node {
-                Some(node) if has_digest(node, found) => {
-                    without_metadata(record::tree(node, row.tree.parent.as_ref()))
-                }
-                _ => TreeState { digest: Some(found), blob_id: None, ..row.tree.clone() },
-            };
-            self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
-            return self.commit_if_full();
-        }
-        if row.disk.digest == Some(found) && outlives_item {
-            // Deleted in the tree, and changed here.
-            return self.create(&place, Some(row.id), &seen, &at, disk, bytes, taken);
-        }
-        if row.disk.digest == Some(found) {
-            // The same bytes: only time and bits may have changed.
-            let change = self.mode_change(Some(&row.disk), &stat);
-            let takes_mode = !change.is_empty();
-            let touched = row.disk.mtime != stat.modified;
-            let mut tree = row.tree.clone();
-            match &node {
-                Some(node) if (touched || !change.is_empty()) && self.may_write(node, &at) => {
-                    self.report.metadata_changed += 1;
-                    self.change(Change::Attributes, &at);
-                    if !change.is_empty() {
-                        self.batch.set_metadata(&node.id, change);
-                    }
-                    // Only the time of exactly these bytes.
-                    if touched && has_digest(node, found) && !self.options.dry_run {
-                        self.batch.touch(&node.id, stat.mtime)?;
-                    }
-                    tree.mode = if takes_mode { Some(stat.mode) } else { tree.mode };
-                    tree.mtime =
-                        if stat.modified == row.disk.mtime { tree.mtime } else { Some(stat.mtime) };
-                }
-                Some(node) => {
-                    self.report.unchanged += u64::from(!moved);
-                    self.report.stale += u64::from(!record::has_same_bytes(&row.tree, node));
-                }
-                None => {
-                    self.report.unchanged += 1;
-                    self.report.stale += 1;
-                }
+        match (decision::to_tree(&facts, known.as_ref(), item.as_ref()), row, node) {
+            (ToTree::MayNotCreate, ..) => {
+                self.problem(not_permitted(&at, &home, level));
+                return Ok(());
             }
-            if row.state == EntryState::Local {
-                self.problem(Problem::rejected(&at));
+            (ToTree::Create { aside }, ..) => {
+                return self.create(&place, id, &seen, &at, disk, bytes, aside);
             }
-            let tree = if moved { self.moved_tree(&place, &seen, tree) } else { tree };
-            self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
-            return self.commit_if_full();
+            (ToTree::Join, _, Some(node)) => {
+                self.report.unchanged += 1;
+                let tree = without_metadata(record::tree(&node, place.id().as_ref()));
+                let id = id.unwrap_or_else(|| self.record.new_id());
+                self.put(id, &place, &seen, disk, tree, false);
+            }
+            (ToTree::EndExport, Some(row), node) => {
+                self.report.unchanged += 1;
+                let tree = match &node {
+                    Some(node) if has_digest(node, found) => {
+                        without_metadata(record::tree(node, row.tree.parent.as_ref()))
+                    }
+                    _ => TreeState { digest: Some(found), blob_id: None, ..row.tree.clone() },
+                };
+                self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
+            }
+            (ToTree::TakeAttributes, Some(row), node) => {
+                let tree = self.take_attributes(&row, node.as_ref(), (&seen, found), moved, &at)?;
+                let tree = if moved { self.moved_tree(&place, &seen, tree) } else { tree };
+                self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
+            }
+            (ToTree::Agree, Some(row), Some(node)) => {
+                self.report.unchanged += 1;
+                let tree = without_metadata(record::tree(&node, row.tree.parent.as_ref()));
+                self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
+            }
+            (ToTree::Edit, Some(row), Some(node)) => {
+                let change = self.mode_change(Some(&row.disk), &stat);
+                let mode = if change.is_empty() { row.tree.mode } else { Some(stat.mode) };
+                if !change.is_empty() {
+                    self.batch.set_metadata(&node.id, change);
+                }
+                self.report.contents_changed += 1;
+                self.change(Change::Content, &at);
+                let blob_id = self.put_bytes(&node.id, bytes, &stat);
+                let (digest, mtime) = (Some(found), Some(stat.mtime));
+                let tree = TreeState { blob_id, digest, mtime, mode, ..row.tree.clone() };
+                let tree = if moved { self.moved_tree(&place, &seen, tree) } else { tree };
+                // A rejected change is queued again.
+                let row = EntryRecord { state: EntryState::Agreed, ..row };
+                self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
+            }
+            (_, _, Some(node)) => {
+                self.problem(not_permitted(&at, &node.owner, node.access_level));
+                return Ok(());
+            }
+            (..) => return Ok(()),
         }
-        let Some(node) = node else {
-            return self.create(&place, Some(row.id), &seen, &at, disk, bytes, taken);
-        };
-        if has_digest(&node, found) {
-            self.report.unchanged += 1;
-            let tree = without_metadata(record::tree(&node, row.tree.parent.as_ref()));
-            self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
-            return self.commit_if_full();
-        }
-        if node.content.is_some() && !record::has_same_bytes(&row.tree, &node) {
-            // Both sides changed it.
-            return self.create(&place, Some(row.id), &seen, &at, disk, bytes, true);
-        }
-        if !self.may_write(&node, &at) {
-            return Ok(());
-        }
-        let change = self.mode_change(Some(&row.disk), &stat);
-        let takes_mode = !change.is_empty();
-        if !change.is_empty() {
-            self.batch.set_metadata(&node.id, change);
-        }
-        self.report.contents_changed += 1;
-        self.change(Change::Content, &at);
-        let blob_id = self.put_bytes(&node.id, bytes, &stat);
-        let mode = if takes_mode { Some(stat.mode) } else { row.tree.mode };
-        let (digest, mtime) = (Some(found), Some(stat.mtime));
-        let tree = TreeState { blob_id, digest, mtime, mode, ..row.tree.clone() };
-        let tree = if moved { self.moved_tree(&place, &seen, tree) } else { tree };
-        // A rejected change is queued again.
-        let row = EntryRecord { state: EntryState::Agreed, ..row };
-        self.put_row(&row, row.id, &place, &seen, disk, tree, row.made);
         self.commit_if_full()
+    }
+
+    /// Takes the time and the bits of a file that has the bytes of its row, where they changed; returns
+    /// the tree half of the row.
+    fn take_attributes(
+        &mut self,
+        row: &EntryRecord,
+        node: Option<&Node>,
+        (seen, found): (&ScannedEntry, Sha256Digest),
+        moved: bool,
+        at: &Path,
+    ) -> Result<TreeState> {
+        let stat = &seen.stat;
+        let change = self.mode_change(Some(&row.disk), stat);
+        let takes_mode = !change.is_empty();
+        let touched = row.disk.mtime != stat.modified;
+        let mut tree = row.tree.clone();
+        match node {
+            Some(node) if (touched || takes_mode) && self.may_write(node, at) => {
+                self.report.metadata_changed += 1;
+                self.change(Change::Attributes, at);
+                if takes_mode {
+                    self.batch.set_metadata(&node.id, change);
+                }
+                // Only the time of exactly these bytes.
+                if touched && has_digest(node, found) && !self.options.dry_run {
+                    self.batch.touch(&node.id, stat.mtime)?;
+                }
+                tree.mode = if takes_mode { Some(stat.mode) } else { tree.mode };
+                tree.mtime = if touched { Some(stat.mtime) } else { tree.mtime };
+            }
+            Some(node) => {
+                self.report.unchanged += u64::from(!moved);
+                self.report.stale += u64::from(!record::has_same_bytes(&row.tree, node));
+            }
+            None => {
+                self.report.unchanged += 1;
+                self.report.stale += 1;
+            }
+        }
+        if row.state == EntryState::Local {
+            self.problem(Problem::rejected(at));
+        }
+        Ok(tree)
     }
 
     /// Creates an item for a file; with `aside` under the name of a conflicted copy, because the

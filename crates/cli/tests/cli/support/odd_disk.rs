@@ -39,6 +39,8 @@ pub(crate) struct Traits {
     pub(crate) new_inodes: bool,
     /// The number of bytes that can still be written.
     pub(crate) room: Option<u64>,
+    /// The disk always says that it has much room.
+    pub(crate) hides_room: bool,
     /// The disk is gone instead of full once no byte can be written any more.
     pub(crate) goes_when_full: bool,
     /// The name of a file that cannot be read.

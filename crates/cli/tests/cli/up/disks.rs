@@ -83,6 +83,17 @@ fn set_time(path: &Path, millis: u64) {
 }
 
 #[test]
+fn a_disk_that_may_not_tell_of_changes_is_scanned_and_says_so() {
+    let Some(odd) = Odd::new(Traits::default()) else { return };
+    odd.devices.once("a").expect(0).says("noticed by scanning").says("FUSE");
+    let list = odd.scene().on("a", &["folder", "list"]).expect(0);
+    list.says("scanned from time to time");
+    odd.devices.once("b").expect(0);
+    let list = odd.scene().on("b", &["--json", "folder", "list"]).expect(0).json();
+    assert_eq!(list["folders"][0]["scans"], serde_json::Value::Null, "{list}");
+}
+
+#[test]
 fn modes_and_times_that_a_disk_does_not_keep_are_no_changes() {
     let Some(odd) = Odd::new(Traits::fat()) else { return };
     let scene = odd.scene();

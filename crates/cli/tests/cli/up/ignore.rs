@@ -52,6 +52,38 @@ fn what_a_rule_or_a_built_in_one_matches_crosses_in_neither_direction() {
 }
 
 #[test]
+fn forgetting_deletes_what_is_ignored_in_the_tree_and_no_file() {
+    let devices = Devices::new(&["a", "b"]);
+    let scene = &devices.scene;
+    for name in ["p/build/out", "p/build/in/deep", "p/src", "p/a.log", "b.log", "keep.log"] {
+        scene.write(&format!("da/{name}"), name);
+    }
+    devices.settle(&["a", "b"]);
+    scene.write("da/.vfsignore", "*.log\n!keep.log\n");
+    scene.write("da/p/.vfsignore", "build/\n");
+    devices.settle(&["a", "b"]);
+    let before = (devices.files("a"), devices.files("b"));
+    let forget = |args: &[&str]| scene.on("a", &[&["folder", "forget"], args].concat());
+    forget(&["da/p/src"]).expect(1).says("no rule ignores");
+    forget(&["da/keep.log"]).expect(1).says("no rule ignores");
+    forget(&["da/nothing"]).expect(1).says("not in the tree");
+    forget(&["elsewhere"]).expect(1).says("in no directory");
+    forget(&["da/p", "--dry-run"]).expect(0).says("p/build").says("p/a.log");
+    assert!(in_tree(&devices, "a", "/p/build/out"), "only listed");
+    let report = scene.on("a", &["--json", "folder", "forget", "da/p"]).expect(0).json();
+    assert_eq!(report["paths"], serde_json::json!(["p/a.log", "p/build"]), "{report}");
+    assert_eq!(report["deleted"], 5, "{report}");
+    assert!(in_tree(&devices, "a", "/p/src") && in_tree(&devices, "a", "/b.log"), "outside of it");
+    // The folder is ignored, so everything in it is.
+    forget(&["da/b.log"]).expect(0);
+    devices.settle(&["a", "b"]);
+    assert!(!in_tree(&devices, "b", "/p/build") && !in_tree(&devices, "b", "/b.log"));
+    assert_eq!((devices.files("a"), devices.files("b")), before, "no file is touched");
+    forget(&["da/p"]).expect(1).says("no rule ignores");
+    scene.on("a", &["trash", "restore", "/p/a.log"]).expect(0);
+}
+
+#[test]
 fn a_rule_for_everything_deletes_nothing_and_taking_it_back_doubles_nothing() {
     let devices = Devices::new(&["a", "b"]);
     let scene = &devices.scene;

@@ -62,7 +62,7 @@ fn only_directories_that_are_kept_in_step_are_paused() {
     devices.once("a").expect(0);
     devices.scene.on("a", &["folder", "pause", "other"]).expect(1).says("not kept in step");
     // A directory that is not there can be paused, too.
-    std::fs::remove_dir(devices.scene.path("da")).unwrap();
+    std::fs::remove_dir_all(devices.scene.path("da")).unwrap();
     let paused = devices.scene.on("a", &["--json", "folder", "pause", "da"]).expect(0).json();
     assert_eq!(paused["paused"], true, "{paused}");
     devices.scene.on("a", &["up", "--once"]).expect(5).says("is paused");

@@ -74,7 +74,7 @@ fn a_damaged_state_is_named_and_replaced_by_the_next_up() {
     devices.scene.on("a", &["folder", "list"]).expect(0).says("in step");
     devices.scene.on("a", &["status"]).expect(0).says("in step");
     // A directory that cannot be kept in step is a problem of its own.
-    std::fs::remove_dir(devices.scene.path("da")).unwrap();
+    std::fs::remove_dir_all(devices.scene.path("da")).unwrap();
     devices.once("a").expect(5);
     devices.scene.on("a", &["folder", "problems"]).expect(5).says("directory: ");
 }

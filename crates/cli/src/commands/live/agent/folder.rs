@@ -1,6 +1,9 @@
 //! One live folder: what is due, its import and its export.
 
+mod marking;
+
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -96,6 +99,8 @@ pub(super) struct Folder {
     pub(super) last_in_step: Option<Timestamp>,
     /// The last scan that the user asked for and that is done.
     scanned: Option<Scanned>,
+    /// The lock of the directory, once this agent has it.
+    lock: Option<File>,
 }
 
 impl Folder {
@@ -126,6 +131,7 @@ impl Folder {
             held_entries: None,
             last_in_step: None,
             scanned: None,
+            lock: None,
         }
     }
 
@@ -165,6 +171,7 @@ impl Folder {
             held: self.held_entries.clone(),
             problems,
             scanned: self.scanned.clone(),
+            scans: self.watcher.broken(),
         }
     }
 
@@ -217,6 +224,7 @@ impl Folder {
         self.live.paused = paused;
         self.follow_up = None;
         self.looks = Looks::begin(self.held_entries.is_some());
+        self.lock = None;
         if !paused {
             self.watcher = Watcher::new(&self.live.directory, true);
             self.scan_due = Instant::now();
@@ -308,7 +316,8 @@ impl Folder {
 
     /// Takes over settings that a command has changed, and plans a scan that follows them.
     pub(super) fn follow_settings(&mut self, live: LiveFolder) {
-        let live = LiveFolder { joined: self.live.joined, ..live };
+        let (joined, marker) = (self.live.joined, self.live.marker.clone());
+        let live = LiveFolder { joined, marker, ..live };
         if self.live != live {
             self.live = live;
             self.export_whole();
@@ -450,6 +459,7 @@ impl Folder {
         let own: PathBuf = replica.to_owned();
         let mut scanner = Scanner::open(&self.live.directory, &[own]).map_err(Failure::io(what))?;
         check(client, scanner.root(), &self.live)?;
+        self.mark(client, replica, scanner.root())?;
         scanner.scope = self.scope.clone();
         scanner.trust = Trust::of(replica, &self.live.directory)?;
         scanner.not_here = replica::excluded_from(replica, &self.live.directory)?;

@@ -613,7 +613,9 @@ impl Filesystem for FileSystem {
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         let block = 4_096;
-        let room = self.begin().map(|(traits, _)| traits.room.map_or(1 << 20, |room| room / block));
+        let told = |traits: &Traits| traits.room.filter(|_| !traits.hides_room);
+        let room =
+            self.begin().map(|(traits, _)| told(&traits).map_or(1 << 20, |room| room / block));
         answer!(reply, room, |reply: ReplyStatfs, free| {
             reply.statfs(1 << 21, free, free, 1 << 20, 1 << 20, 4_096, 255, 4_096);
         });

@@ -27,7 +27,7 @@ fn a_full_disk_holds_nothing_unfinished_and_goes_on_once_there_is_room() {
     scene.write("db/top", &large);
     fs::remove_file(odd.at("db/other/f")).unwrap();
     odd.devices.once("b").expect(0);
-    odd.disk.set(|disk| disk.room = Some(100_000));
+    odd.disk.set(|disk| (disk.room, disk.hides_room) = (Some(100_000), true));
     let all = odd.devices.files("b");
     for _ in 0..2 {
         let ran = odd.devices.once("a");
@@ -44,6 +44,30 @@ fn a_full_disk_holds_nothing_unfinished_and_goes_on_once_there_is_room() {
     odd.disk.set(|disk| disk.room = None);
     odd.settle();
     assert_eq!(odd.files(), all);
+    odd.is_quiet();
+}
+
+#[test]
+fn an_almost_full_disk_takes_nothing_new_and_still_sends_renames_and_deletes() {
+    let Some(odd) = in_step() else { return };
+    let scene = odd.scene();
+    scene.write("db/new", "new");
+    fs::remove_file(odd.at("db/other/f")).unwrap();
+    fs::rename(odd.at("db/many/z"), odd.at("db/renamed")).unwrap();
+    odd.devices.once("b").expect(0);
+    scene.write("da/saved here", "saved");
+    fs::remove_file(odd.at("da/many/a")).unwrap();
+    odd.disk.set(|disk| disk.room = Some(10_000_000));
+    odd.devices.once("a").expect(5).says("almost full");
+    assert!(!odd.at("da/new").exists(), "it waits");
+    assert!(!odd.at("da/other/f").exists(), "a deletion goes on");
+    assert!(has(&odd.at("da/renamed"), "many/z"), "so does a rename");
+    odd.devices.once("b").expect(0);
+    assert!(has(&odd.at("db/saved here"), "saved") && !odd.at("db/many/a").exists());
+    assert!(has(&odd.at("db/new"), "new"), "what waits elsewhere is not deleted");
+    odd.disk.set(|disk| disk.room = None);
+    odd.settle();
+    assert!(has(&odd.at("da/new"), "new"));
     odd.is_quiet();
 }
 
@@ -137,7 +161,9 @@ fn a_disk_that_goes_away_during_an_export_has_lost_nothing() {
     let all = odd.names("b");
     odd.devices.once("b").expect(0);
     for room in [10_000, 100_000] {
-        odd.disk.set(|disk| (disk.room, disk.goes_when_full) = (Some(room), true));
+        odd.disk.set(|disk| {
+            (disk.room, disk.hides_room, disk.goes_when_full) = (Some(room), true, true);
+        });
         let ran = odd.devices.once("a");
         assert!(odd.disk.is_gone());
         assert_ne!(ran.code, 0, "{ran:?}");

@@ -1,0 +1,122 @@
+//! The marker of a live folder's directory, compared with the settings before each import.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
+
+use vfs_sync_client::{FoundDirectory, ROOT_ENTRY, RecordChange, SyncClient};
+
+use super::super::remember;
+use super::Folder;
+use crate::error::{Failure, Result};
+use crate::escape::escaped;
+use crate::fs::dir::{Folder as DiskFolder, Root};
+use crate::fs::marker::{self, Marker};
+use crate::fs::record::Record;
+
+impl Folder {
+    /// Compares the directory's marker with the settings. If the directory is a copy, or one of the
+    /// two is of an earlier time, the record is dropped, and both sides join as the first time.
+    ///
+    /// # Errors
+    /// If another agent has the directory, or the marker is gone with most of the entries.
+    pub(super) fn mark(
+        &mut self,
+        client: &SyncClient,
+        replica: &Path,
+        root: &mut Root,
+    ) -> Result<()> {
+        let dir = self.live.directory.display().to_string();
+        let top = root.folder(Path::new("")).map_err(Failure::io(format!("cannot read {dir}")))?;
+        let starts = self.lock.is_none();
+        if starts {
+            // A disk that takes no file still gives its own.
+            if let Ok(lock) = marker::lock(&top) {
+                let Some(lock) = lock else {
+                    let text = format!("another `vfs-sync up` keeps {dir} in step");
+                    return Err(Failure::failed(text).hint(
+                        "end that one, or take the directory from its replica: `folder remove`",
+                    ));
+                };
+                self.lock = Some(lock);
+            }
+        }
+        let found =
+            marker::read(&top).map_err(Failure::io(format!("cannot read the marker of {dir}")))?;
+        let wanted = match (&self.live.marker, &found) {
+            (Some(known), Some(found)) if known.agrees_with(found) => {
+                // The disk may have refused the last one: then it has to catch up first.
+                match starts && known == found {
+                    true => known.next(),
+                    false => known.clone(),
+                }
+            }
+            (Some(known), None) => {
+                if self.live.joined && !has_half_of_its_entries(client, root, &top, self)? {
+                    return Err(Failure::failed(format!(
+                        "{dir} lacks most of its entries, and the marker in .vfs-sync: nothing was \
+                         changed on either side"
+                    ))
+                    .hint(format!(
+                        "if its disk is not mounted, mount it, or put the entries back; to join what is \
+                         there now: `vfs-sync folder remove '{dir}'`, then `vfs-sync folder add '{dir}'` \
+                         with its folder"
+                    )));
+                }
+                known.clone()
+            }
+            (Some(_), Some(_)) => {
+                self.drop_record(client, root)?;
+                Marker::new()
+            }
+            (None, _) => Marker::new(),
+        };
+        if self.live.marker.as_ref() != Some(&wanted) {
+            self.live.marker = Some(wanted.clone());
+            remember(replica, &self.live)?;
+        }
+        if found.as_ref() != Some(&wanted) {
+            // A disk that cannot take it is written to at the next start.
+            let _ = marker::write(&top, &wanted);
+        }
+        Ok(())
+    }
+
+    /// Removes all rows of the directory's record: both sides join as the first time.
+    fn drop_record(&mut self, client: &SyncClient, root: &mut Root) -> Result<()> {
+        let what = format!("cannot read {}", self.live.directory.display());
+        let found = Record::find(client, root, self.live.item.as_ref());
+        if let FoundDirectory::Known(record) = found.map_err(Failure::io(what))??.found {
+            let rows = client.directories().entries(record.id, ROOT_ENTRY)?.into_iter();
+            let removed = rows.map(|row| RecordChange::Remove(row.id)).collect();
+            client.directories().write(record.id, removed, true)?;
+        }
+        self.live.joined = false;
+        self.export_whole();
+        self.output.note(format_args!(
+            "{} is a copy, or was brought back to an earlier state: both sides are joined, and nothing is \
+             deleted because it is missing on one of them",
+            escaped(&self.shown())
+        ));
+        Ok(())
+    }
+}
+
+/// Returns whether at least half of the recorded entries at the top are there.
+fn has_half_of_its_entries(
+    client: &SyncClient,
+    root: &mut Root,
+    top: &DiskFolder,
+    folder: &Folder,
+) -> Result<bool> {
+    let what = format!("cannot read {}", folder.live.directory.display());
+    let found = Record::find(client, root, folder.live.item.as_ref());
+    let FoundDirectory::Known(record) = found.map_err(Failure::io(what))??.found else {
+        return Ok(true);
+    };
+    let rows = client.directories().entries(record.id, ROOT_ENTRY)?;
+    let rows: Vec<_> = rows.into_iter().filter(|row| row.disk.inode != 0).collect();
+    let is_there = |name: Vec<u8>| top.stat(&OsString::from_vec(name)).is_ok();
+    let there = rows.iter().filter(|row| is_there(row.name.clone())).count();
+    Ok(there * 2 >= rows.len())
+}
