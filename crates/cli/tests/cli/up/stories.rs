@@ -93,10 +93,7 @@ fn the_same_data_on_both_devices_is_there_once() {
             // Neither has seen the other's.
             let ups = ["a", "b"].map(|device| devices.up(device));
             for device in ["a", "b"] {
-                wait_until("it is in step", || {
-                    let list = scene.on(device, &["--json", "folder", "list"]).json();
-                    list["folders"][0]["state"] == "inStep"
-                });
+                wait_until("it is in step", || devices.state(device)["state"] == "inStep");
             }
             drop(ups);
         }
