@@ -1,17 +1,22 @@
 //! Builds a client from a transport, a configuration, and a replica.
 
+#[cfg(not(target_family = "wasm"))]
 use std::io::Read;
+#[cfg(not(target_family = "wasm"))]
 use std::path::Path;
 use std::sync::Arc;
 
 use vfs_sync_core::id::{ReplicaId, UserId};
 
+#[cfg(not(target_family = "wasm"))]
 use crate::api::state::HydrateOutcome;
 use crate::client::SyncClient;
 use crate::config::ClientConfig;
 use crate::content::cache::Cache;
 use crate::error::ClientError;
-use crate::replica::{Meta, create_store, memory_store, open_store, remove_store};
+use crate::replica::{Meta, memory_store};
+#[cfg(not(target_family = "wasm"))]
+use crate::replica::{create_store, open_store, remove_store};
 use crate::transport::{HttpConfig, HttpTransport, TokenProvider, Transport, TransportError};
 
 /// The builder of a [`SyncClient`]. It begins with the transport ([`SyncClient::http`] or
@@ -72,6 +77,7 @@ impl ClientBuilder {
     /// # Errors
     /// [`ClientError::ReplicaExists`] if there is one already, [`ClientError::Invalid`] if the
     /// configuration is out of bounds or the transport belongs to another user.
+    #[cfg(not(target_family = "wasm"))]
     pub fn create(
         mut self,
         dir: impl AsRef<Path>,
@@ -89,6 +95,7 @@ impl ClientBuilder {
     /// # Errors
     /// [`ClientError::NoReplica`], [`ClientError::InUse`], [`ClientError::NewerReplica`],
     /// [`ClientError::CorruptReplica`], and [`ClientError::Invalid`] as [`Self::create`].
+    #[cfg(not(target_family = "wasm"))]
     pub fn open(self, dir: impl AsRef<Path>) -> Result<SyncClient, ClientError> {
         let dir = dir.as_ref();
         self.config.check()?;
@@ -113,6 +120,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// As [`Self::create`] and [`SyncClient::hydrate_state`].
+    #[cfg(not(target_family = "wasm"))]
     pub fn hydrate(
         self,
         dir: impl AsRef<Path>,

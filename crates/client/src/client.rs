@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, Semaphore, broadcast, watch};
-use tokio::time::Instant;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
@@ -19,6 +18,7 @@ use crate::device::Device;
 use crate::environment::Environment;
 use crate::error::{ClientError, Failing, StopReason};
 use crate::event::{ChangeEvent, Observer, Progress, TreeChange};
+use crate::host::Instant;
 use crate::lock::lock;
 use crate::replica::{ReplicaStore, Reports};
 use crate::sync::task::Background;

@@ -8,6 +8,7 @@ use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId};
 use vfs_sync_core::time::Timestamp;
 
 use crate::error::ClientError;
+use crate::host;
 
 /// The source of a client's time, new ids and randomness. [`SystemEnvironment`] uses the machine's;
 /// a test implements its own, to control the clock or to get the same ids in each run.
@@ -56,7 +57,7 @@ pub trait Environment: Debug + Send + Sync + 'static {
     /// Returns true if blocking disk work runs on the polling thread instead of the runtime's
     /// blocking threads. A transaction then begins and ends in one step.
     fn is_single_threaded(&self) -> bool {
-        false
+        cfg!(target_family = "wasm")
     }
 }
 
@@ -66,6 +67,8 @@ pub struct SystemEnvironment;
 
 impl Environment for SystemEnvironment {
     fn now(&self) -> Timestamp {
+        #[cfg(target_family = "wasm")]
+        use web_time::{SystemTime, UNIX_EPOCH};
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
         Timestamp::from_millis(millis).unwrap_or(Timestamp::MAX)
@@ -76,7 +79,7 @@ impl Environment for SystemEnvironment {
     }
 
     fn jitter(&self) -> f64 {
-        fastrand::f64()
+        host::random()
     }
 }
 
@@ -119,7 +122,6 @@ impl dyn Environment {
         if self.is_single_threaded() {
             return work();
         }
-        let done = tokio::task::spawn_blocking(work).await;
-        done.unwrap_or_else(|error| Err(ClientError::Storage(error.to_string())))
+        host::blocking(work).await.unwrap_or_else(|error| Err(ClientError::Storage(error)))
     }
 }

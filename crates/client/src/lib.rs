@@ -34,6 +34,11 @@
 //! An answer that breaks the protocol stops the client with a [`Violation`]; nothing of it is
 //! applied.
 
+#![cfg_attr(
+    target_family = "wasm",
+    allow(dead_code, unused_imports, reason = "a page has no disk: what is for one is not used")
+)]
+
 mod api;
 mod builder;
 mod client;
@@ -46,6 +51,8 @@ mod environment;
 mod error;
 mod event;
 mod exports;
+mod host;
+#[cfg(not(target_family = "wasm"))]
 mod inspection;
 mod lock;
 mod replica;
@@ -63,6 +70,7 @@ pub use environment::{Environment, SystemEnvironment};
 pub use error::{ClientError, Failing, StopReason};
 pub use event::{ChangeEvent, ItemChange, Observer, Progress, ShownItem, SyncReport, TreeChange};
 pub use exports::{ExportedCounts, GoodExport};
+#[cfg(not(target_family = "wasm"))]
 pub use inspection::{Inspection, QueuedUpload, SyncState};
 pub use sync::live::Hints;
 pub use transport::{

@@ -6,12 +6,15 @@ mod memory;
 mod offering;
 mod page;
 mod rows;
+#[cfg(not(target_family = "wasm"))]
 mod sqlite;
 mod store;
 mod view;
 
 pub(crate) use engine::report::Reports;
 pub(crate) use memory::memory_store;
+#[cfg(not(target_family = "wasm"))]
 pub(crate) use sqlite::inspect::inspect_store;
+#[cfg(not(target_family = "wasm"))]
 pub(crate) use sqlite::open::{create_store, open_store, remove_store};
 pub(crate) use store::*;

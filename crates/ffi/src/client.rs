@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 use vfs_sync_client::core::id::{ReplicaId, UserId};
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::{
-    ClientBuilder, ClientConfig, ClientError, HttpConfig, HttpTransport, Query, SyncClient,
-    TokenProvider, Transport,
+    ClientBuilder, ClientConfig, HttpConfig, HttpTransport, Query, SyncClient, TokenProvider,
+    Transport,
 };
 
 use crate::call::{self, Read, Remote, Stream, Write};
@@ -86,6 +86,10 @@ pub struct ClientOptions {
     pub insecure_http: bool,
     /// A clock and ids for tests.
     pub test: Option<TestOptions>,
+    /// The page's way to the network, for [`Server::Http`] and [`Server::Around`].
+    #[cfg(target_family = "wasm")]
+    #[serde(skip)]
+    pub fetch: Option<vfs_sync_client::transport::PageFetch>,
 }
 
 impl ClientOptions {
@@ -179,6 +183,8 @@ impl Client {
         let http = |tokens| {
             let mut config = HttpConfig::new(address()?);
             config.insecure_http = options.insecure_http;
+            #[cfg(target_family = "wasm")]
+            config.fetch.clone_from(&options.fetch);
             let made = HttpTransport::new(config, Tokens(tokens));
             Ok::<Arc<dyn Transport>, Error>(Arc::new(made?))
         };
@@ -442,6 +448,20 @@ impl std::fmt::Debug for Client {
     }
 }
 
+#[cfg(target_family = "wasm")]
+fn open_replica(
+    options: &ClientOptions,
+    builder: impl Fn() -> ClientBuilder,
+) -> Result<SyncClient> {
+    let missing = || Error::invalid("`user` is missing: a new replica belongs to a user");
+    if options.mode != Mode::Memory || options.directory.is_some() {
+        let reason = "a page has no directory for a replica: set `mode` to `memory`";
+        return Err(Error::invalid(reason));
+    }
+    Ok(builder().in_memory(options.user.clone().ok_or_else(missing)?)?)
+}
+
+#[cfg(not(target_family = "wasm"))]
 fn open_replica(
     options: &ClientOptions,
     builder: impl Fn() -> ClientBuilder,
@@ -460,7 +480,7 @@ fn open_replica(
         _ => builder().open(directory),
     };
     let client = match opened {
-        Err(ClientError::NoReplica(_)) if options.mode == Mode::OpenOrCreate => {
+        Err(vfs_sync_client::ClientError::NoReplica(_)) if options.mode == Mode::OpenOrCreate => {
             return Ok(builder().create(directory, user()?)?);
         }
         opened => opened?,

@@ -132,6 +132,7 @@ impl Error {
         Self::new(ErrorCode::Cancelled, "the call was cancelled")
     }
 
+    #[cfg(not(target_family = "wasm"))]
     pub(crate) fn panicked(payload: &(dyn std::any::Any + Send)) -> Self {
         let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| payload.downcast_ref::<String>().cloned());

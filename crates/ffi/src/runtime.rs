@@ -1,49 +1,26 @@
-//! The runtime of asynchronous calls: threads of this crate, whatever executor polls a call.
+//! The runtime of asynchronous calls: threads of this crate, whatever executor polls a call; in a
+//! browser, the one thread of the page.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+#[cfg(target_family = "wasm")]
+mod page;
+#[cfg(not(target_family = "wasm"))]
+mod threads;
+
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Error, ErrorCode, Result};
+use crate::{Error, Result};
 
-/// The threads that run calls; disk work has threads of its own.
-const WORKERS: usize = 2;
+#[cfg(target_family = "wasm")]
+use page as here;
+#[cfg(not(target_family = "wasm"))]
+use threads as here;
 
-fn runtime() -> Result<&'static Runtime> {
-    static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
-    let made = RUNTIME.get_or_init(|| {
-        let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(WORKERS).thread_name("vfs-sync").enable_all();
-        builder.build().map_err(|error| error.to_string())
-    });
-    let failed = |reason: &String| {
-        Error::new(ErrorCode::Storage, format!("cannot start the threads of the client: {reason}"))
-    };
-    made.as_ref().map_err(failed)
-}
-
-/// Runs `work` on the caller's thread, within the runtime; a panic becomes an error.
-pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let _within = runtime()?.enter();
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(done) => done,
-        Err(payload) => Err(Error::panicked(&*payload)),
-    }
-}
-
-/// Runs `work` on the runtime's threads. Dropping the future aborts the work at its next await; a
-/// panic becomes an error.
-pub(crate) fn spawned<T: Send + 'static>(
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> impl Future<Output = Result<T>> + Send + 'static {
-    let task = runtime().map(|runtime| AbortOnDropHandle::new(runtime.spawn(work)));
-    async move { joined(task?.await) }
-}
+pub use here::{Task, spawn};
+pub(crate) use here::{blocking, detached, guarded, spawned};
 
 /// Takes a turn at a lock now, and not when the future is polled first: turns have the order of the
 /// calls.
@@ -60,39 +37,6 @@ pub(crate) fn turn<T: Send + 'static>(
             Some(guard) => guard,
             None => turn.await,
         }
-    }
-}
-
-/// A future that runs on the threads of this crate. Dropping it cancels the future at its next await.
-#[derive(Debug)]
-pub struct Task(#[allow(dead_code, reason = "held to be dropped")] AbortOnDropHandle<()>);
-
-/// Runs a future on the threads of this crate, for a binding without an executor.
-///
-/// # Errors
-/// [`ErrorCode::Storage`] if the system has no threads.
-pub fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<Task> {
-    Ok(Task(AbortOnDropHandle::new(runtime()?.spawn(work))))
-}
-
-/// Runs `work` on the runtime's threads to its end.
-pub(crate) fn detached(work: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-    drop(runtime()?.spawn(work));
-    Ok(())
-}
-
-/// Runs blocking `work` on a thread for it. The work finishes even if the future is dropped.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    joined(tokio::task::spawn_blocking(work).await)
-}
-
-fn joined<T>(done: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
-    match done {
-        Ok(done) => done,
-        Err(error) if error.is_panic() => Err(Error::panicked(&*error.into_panic())),
-        Err(_) => Err(Error::cancelled()),
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use futures::StreamExt as _;
 use futures::stream;
-use tokio_util::task::AbortOnDropHandle;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::tree::NodeContent;
@@ -18,6 +17,7 @@ use crate::content::{
     cached, download, read,
 };
 use crate::error::ClientError;
+use crate::host::{self, AbortOnDropHandle};
 use crate::transport::TransportExt as _;
 
 /// The number of items whose contents are looked up together.
@@ -197,7 +197,7 @@ impl Contents<'_> {
         let groups: Vec<Vec<ItemId>> = items.chunks(FETCHED_TOGETHER).map(<[_]>::to_vec).collect();
         let fetches = stream::iter(groups).map(|group| {
             let client = self.client.clone();
-            AbortOnDropHandle::new(tokio::spawn(async move {
+            AbortOnDropHandle::new(host::spawn(async move {
                 client.contents().fetch_group(&group).await
             }))
         });

@@ -9,6 +9,7 @@ use vfs_sync_core::wire::StateResponse;
 use crate::client::SyncClient;
 use crate::error::ClientError;
 use crate::event::SyncReport;
+use crate::host;
 use crate::lock::lock;
 use crate::sync::task::Background;
 use crate::sync::{Session, Work, background};
@@ -131,7 +132,7 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::Storage`]. [`ClientError::Invalid`] outside a tokio runtime.
     pub fn start_background(&self) -> Result<(), ClientError> {
-        let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+        let runtime = host::spawner().ok_or_else(|| {
             ClientError::Invalid("background work needs a tokio runtime: start one first".into())
         })?;
         let mut background = lock(&self.inner.background);

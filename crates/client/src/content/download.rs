@@ -10,6 +10,7 @@ use super::cache::Cache;
 use super::local::{ContentWriter, LocalContent};
 use crate::client::Inner;
 use crate::error::ClientError;
+use crate::host;
 use crate::lock::lock;
 use crate::sync::backoff::{ATTEMPTS, back_off};
 use crate::transport::{TransportError, TransportExt as _};
@@ -179,7 +180,7 @@ pub(crate) async fn download(
             }
             Err(error) => return Err(error),
         };
-        tokio::time::sleep(back_off(&inner.config, attempt, asked)).await;
+        host::sleep(back_off(&inner.config, attempt, asked)).await;
     }
     counted.whole();
     let (own, item, content) = (Arc::clone(inner), item.clone(), content.clone());

@@ -85,6 +85,12 @@ impl LocalContent {
                 let bytes = bytes.slice(from..);
                 Ok(Box::pin(futures::stream::once(async move { Ok(bytes) })))
             }
+            #[cfg(target_family = "wasm")]
+            Source::File(path) => {
+                let no_disk = std::io::Error::from(ErrorKind::Unsupported);
+                Err(ClientError::io(format!("cannot read {}", path.display()))(no_disk))
+            }
+            #[cfg(not(target_family = "wasm"))]
             Source::File(path) => {
                 let what = || format!("cannot read the cached content {}", path.display());
                 let opened = tokio::fs::File::open(path).await;

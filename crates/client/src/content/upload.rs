@@ -13,6 +13,7 @@ use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageRequest, StageStat
 use super::local::LocalContent;
 use crate::client::Inner;
 use crate::error::ClientError;
+use crate::host;
 use crate::lock::lock;
 use crate::replica::Upload;
 use crate::sync::backoff::{ATTEMPTS, back_off};
@@ -175,7 +176,7 @@ pub(crate) async fn send_request(
             return Ok(outcomes);
         }
         let asked = again.iter().filter_map(|(_, outcome)| outcome.retry_after()).max();
-        tokio::time::sleep(back_off(&inner.config, failures, asked)).await;
+        host::sleep(back_off(&inner.config, failures, asked)).await;
         uploads = again.into_iter().map(|(upload, _)| upload).collect();
     }
 }
@@ -346,7 +347,7 @@ async fn send_resumably(
         };
         let asked = error.retry_after();
         cut = Some((offset, error));
-        tokio::time::sleep(back_off(&inner.config, 1, asked)).await;
+        host::sleep(back_off(&inner.config, 1, asked)).await;
     }
     let stage = match inner.transport.stage_state(id).await {
         Ok(stage) => stage,

@@ -5,7 +5,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_core::id::ChangeId;
 
@@ -16,6 +15,7 @@ use crate::client::{Inner, SyncClient};
 use crate::connection::Connectivity;
 use crate::error::ClientError;
 use crate::event::ChangeEvent;
+use crate::host::{Instant, sleep, sleep_until};
 use crate::lock::lock;
 
 /// The pause after a pull that a hint called for and that brought nothing; it doubles with each such
@@ -182,12 +182,12 @@ impl Work {
                     tokio::select! {
                         biased;
                         () = self.stop.cancelled() => return Wake::Stop,
-                        () = tokio::time::sleep(burst) => return Wake::Other,
+                        () = sleep(burst) => return Wake::Other,
                     }
                 }
                 Ok(()) = self.hints.changed() => {}
-                () = tokio::time::sleep_until(rest.hints_from), if hinted => return Wake::Hint,
-                () = tokio::time::sleep_until(rest.until(&heard)) => return Wake::Other,
+                () = sleep_until(rest.hints_from), if hinted => return Wake::Hint,
+                () = sleep_until(rest.until(&heard)) => return Wake::Other,
             }
         }
     }

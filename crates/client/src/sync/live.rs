@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use vfs_sync_core::id::{ChangeId, ReplicaId};
 
 use super::backoff::back_off;
 use crate::client::SyncClient;
 use crate::config::ClientConfig;
 use crate::connection::{PollingReason, SILENCE, TRY_AGAIN};
+use crate::host::{self, Instant, JoinHandle, sleep_until, timeout};
 use crate::transport::{EventStream, LiveEvent, Transport, TransportError, TransportExt as _};
 
 /// The wait before a stream is opened again if the server names none.
@@ -51,7 +51,7 @@ pub(super) struct Heard {
 #[derive(Debug)]
 pub struct Hints {
     heard: watch::Receiver<Heard>,
-    listening: tokio::task::JoinHandle<()>,
+    listening: JoinHandle<()>,
 }
 
 impl Hints {
@@ -91,7 +91,7 @@ impl SyncClient {
         let transport = Arc::clone(&self.inner.transport);
         let (client_id, config) = (self.client_id(), self.inner.config.clone());
         let again = Arc::new(Notify::new());
-        let listening = tokio::spawn(listen(transport, client_id, config, heard, again));
+        let listening = host::spawn(listen(transport, client_id, config, heard, again));
         Hints { heard: hints, listening }
     }
 }
@@ -168,7 +168,7 @@ pub(super) async fn listen(
         let not_before = (link == Link::Down).then_some(until);
         heard.send_replace(Heard { link, head: None, not_before });
         tokio::select! {
-            () = tokio::time::sleep_until(until) => {}
+            () = sleep_until(until) => {}
             () = again.notified(), if matches!(link, Link::None(_)) => silent = 0,
         }
     }
@@ -179,7 +179,7 @@ async fn open(
     transport: &dyn Transport,
     client_id: &ReplicaId,
 ) -> Result<Option<EventStream>, TransportError> {
-    match tokio::time::timeout(SILENCE, transport.events(client_id)).await {
+    match timeout(SILENCE, transport.events(client_id)).await {
         Ok(opened) => opened.map(Some),
         Err(_) => Ok(None),
     }
@@ -190,7 +190,7 @@ async fn follow(mut stream: EventStream, heard: &watch::Sender<Heard>) -> Ended 
     let mut last = Instant::now();
     let (mut retry, mut ever) = (RETRY, false);
     loop {
-        let event = match tokio::time::timeout(SILENCE, stream.next()).await {
+        let event = match timeout(SILENCE, stream.next()).await {
             Err(_) => return Ended::Silent { mute: !ever },
             Ok(Some(Ok(event))) => event,
             Ok(Some(Err(error @ TransportError::MalformedResponse { .. }))) => {

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::id::OpId;
 use vfs_sync_core::wire::telemetry::{Report, TelemetryRequest};
@@ -13,6 +12,7 @@ use vfs_sync_core::wire::telemetry::{Report, TelemetryRequest};
 use super::session::Session;
 use crate::device::VERSION;
 use crate::error::{ClientError, StopReason};
+use crate::host::{Instant, timeout};
 use crate::lock::lock;
 use crate::transport::{TransportError, TransportExt as _};
 
@@ -70,7 +70,7 @@ impl Session {
         }
         let sent: Vec<OpId> = reports.iter().map(|report| report.report_id.clone()).collect();
         let request = TelemetryRequest { client_id, client_version: VERSION.into(), reports };
-        let answer = tokio::time::timeout(PATIENCE, self.inner.transport.telemetry(&request)).await;
+        let answer = timeout(PATIENCE, self.inner.transport.telemetry(&request)).await;
         let settled = match &answer {
             Ok(Ok(())) => true,
             // The server understands them, and takes them never.

@@ -1,7 +1,8 @@
 //! The handle of the background work.
 
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::host::JoinHandle;
 
 /// A running background task.
 pub(crate) struct Background {

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::StreamExt as _;
 use futures::stream;
-use tokio_util::task::AbortOnDropHandle;
 use vfs_sync_core::client::offer;
 use vfs_sync_core::id::{BlobId, ItemId};
 use vfs_sync_core::operation::{Action, Upsert};
@@ -19,6 +18,7 @@ use crate::content::{GONE, NewContent, Outcome, into_requests, send_request};
 use crate::environment::Environment;
 use crate::error::ClientError;
 use crate::event::ChangeEvent;
+use crate::host::{self, AbortOnDropHandle};
 use crate::replica::{NewEdit, NewEdits, ReplicaStore, Upload, UploadState};
 use crate::transport::TransportError;
 
@@ -167,7 +167,7 @@ impl Session {
         let requests = stream::iter(into_requests(uploads, self.inner.config.batch_max_bytes)).map(
             |uploads| {
                 let (inner, full_at) = (Arc::clone(&self.inner), Arc::clone(&full_at));
-                AbortOnDropHandle::new(tokio::spawn(async move {
+                AbortOnDropHandle::new(host::spawn(async move {
                     let least = full_at.load(Ordering::Relaxed);
                     let (now, in_vain): (Vec<Upload>, Vec<Upload>) =
                         uploads.into_iter().partition(|upload| upload.size < least);

@@ -7,6 +7,8 @@ mod directory;
 mod events;
 pub(super) mod meant_for;
 mod min_throughput;
+pub(super) mod net;
+#[cfg(not(target_family = "wasm"))]
 pub(super) mod probe;
 mod tus;
 mod user;
@@ -19,8 +21,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
-use reqwest::{Body, Method, Response, Url};
+use http::Method;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vfs_sync_core::content::Sha256Digest;
@@ -36,6 +38,7 @@ use vfs_sync_core::wire::{
 };
 
 use self::meant_for::MeantFor;
+use self::net::{Body, Response, Url};
 use super::call::{Answer, BatchFile, ByteStream, Call, PullQuery, Transport};
 use super::error::TransportError;
 use crate::device::{BoundDevice, Device};
@@ -87,6 +90,9 @@ pub struct HttpConfig {
     /// Allows `http://` to a host that is not this machine: whoever is on the way then reads and
     /// changes everything, the token included.
     pub insecure_http: bool,
+    /// The page's way to the network.
+    #[cfg(target_family = "wasm")]
+    pub fetch: Option<net::PageFetch>,
 }
 
 impl HttpConfig {
@@ -100,6 +106,8 @@ impl HttpConfig {
             idle_timeout: Duration::from_secs(60),
             slowest_transfer: 1024,
             insecure_http: false,
+            #[cfg(target_family = "wasm")]
+            fetch: None,
         }
     }
 }
@@ -125,7 +133,7 @@ impl From<String> for HttpConfig {
 
 /// A transport to a server over HTTP.
 pub struct HttpTransport {
-    http: reqwest::Client,
+    http: net::Client,
     base: Url,
     config: HttpConfig,
     token: Box<dyn TokenProvider>,
@@ -185,16 +193,7 @@ impl HttpTransport {
         }
         let mut headers = HeaderMap::new();
         headers.insert(PROTOCOL_HEADER, HeaderValue::from(PROTOCOL_VERSION));
-        let http = reqwest::Client::builder()
-            .default_headers(headers)
-            .connect_timeout(config.connect_timeout)
-            .read_timeout(config.idle_timeout)
-            .tcp_nodelay(true)
-            // A token goes to nobody but the server that it is for.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("vfs-sync/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| refused(error.to_string()))?;
+        let http = net::client(&config, headers).map_err(refused)?;
         let (token, meant_for, device) =
             (Box::new(token), MeantFor::default(), BoundDevice::default());
         Ok(Self { http, base, config, token, meant_for, device })
@@ -237,7 +236,7 @@ impl HttpTransport {
             }
             let gives = if call.method == Method::GET { Gives::Nothing } else { Gives::Data };
             let response = self.exchange(request, gives, refresh).await?;
-            if response.status() == reqwest::StatusCode::UNAUTHORIZED && !refresh {
+            if response.status() == http::StatusCode::UNAUTHORIZED && !refresh {
                 refresh = true;
                 continue;
             }
@@ -272,10 +271,9 @@ impl HttpTransport {
         let body = if json.len() < COMPRESS_FROM {
             (json.into(), false)
         } else {
-            // Compressing to memory fails only for want of it; then it goes as it is.
-            match zstd::encode_all(&*json, 1) {
-                Ok(compressed) => (compressed.into(), true),
-                Err(_) => (json.into(), false),
+            match net::compressed(&json) {
+                Some(compressed) => (compressed.into(), true),
+                None => (json.into(), false),
             }
         };
         let timeout = Some(self.config.request_timeout);

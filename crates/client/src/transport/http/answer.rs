@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_RANGE, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
+use http::StatusCode;
+use http::header::{CONTENT_RANGE, RETRY_AFTER};
 use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -12,6 +12,7 @@ use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::problem::Problem;
 use vfs_sync_core::wire::{EpochEnd, ErrorBody, ReconcileResponse, WriteIds, code};
 
+use super::net::{self, Response};
 use crate::transport::error::{STORAGE_FULL, TransportError};
 
 /// The greatest size of an answer that is read: a page of 4 MiB, with a margin.
@@ -37,7 +38,7 @@ impl From<Reconciled> for ReconcileResponse {
 }
 
 /// Converts a network failure to an error.
-pub(super) fn network(error: reqwest::Error) -> TransportError {
+pub(super) fn network(error: net::Error) -> TransportError {
     use std::error::Error as _;
     // The URL in the error may contain confidential parts.
     let error = error.without_url();

@@ -2,7 +2,7 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::StreamExt as _;
-use reqwest::StatusCode;
+use http::StatusCode;
 use vfs_sync_core::id::BlobId;
 use vfs_sync_core::limits::{MAX_BLOB_BATCH_BYTES, MAX_INLINE_BLOB_BYTES};
 use vfs_sync_core::wire::{BlobReadHead, BlobReadRequest};

@@ -1,6 +1,6 @@
 //! Calls about devices and, for operators, users.
 
-use reqwest::{Method, StatusCode};
+use http::{Method, StatusCode};
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::server::user::UserLimits;
 use vfs_sync_core::wire::device::{DevicesResponse, RenameDevice, UserView, UsersResponse};

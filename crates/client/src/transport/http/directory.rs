@@ -1,7 +1,7 @@
 //! Calls about principals: groups and organizations, their members, and the principals that the
 //! server knows.
 
-use reqwest::{Method, StatusCode};
+use http::{Method, StatusCode};
 use vfs_sync_core::access::{Principal, PrincipalType};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{BlocksResponse, GroupsResponse, KnownResponse, MembersResponse};

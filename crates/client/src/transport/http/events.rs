@@ -1,8 +1,8 @@
 //! The stream of live updates over HTTP.
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use reqwest::StatusCode;
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue};
+use http::StatusCode;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue};
 use vfs_sync_core::id::ReplicaId;
 
 use super::{HttpCall, HttpTransport, answer, malformed};

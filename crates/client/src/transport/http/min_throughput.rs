@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use tokio::time::{Instant, timeout};
+
+use crate::host::{Instant, timeout};
 
 /// Returns the stream; it fails once fewer than `least` bytes arrived in a `window` of waiting for
 /// them. The reader's own time does not count.

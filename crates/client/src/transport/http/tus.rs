@@ -7,12 +7,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::TryStreamExt as _;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Body, Method, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
 use vfs_sync_core::id::StagingId;
 use vfs_sync_core::wire::StageRequest;
 
+use super::net::{Body, Response};
 use super::{Gives, HttpCall, HttpTransport, answer, malformed};
+use crate::host;
 use crate::transport::call::ByteStream;
 use crate::transport::error::TransportError;
 
@@ -113,7 +115,7 @@ async fn stands_still(sent: &AtomicU64, window: Duration) {
             return;
         }
         before = Some(now);
-        tokio::time::sleep(window).await;
+        host::sleep(window).await;
     }
 }
 

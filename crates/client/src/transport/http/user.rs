@@ -5,13 +5,14 @@
 //! one. With those the token itself has to name the user, as the JWTs that such servers use do;
 //! otherwise the client sends no data to them and takes none from their answers.
 
-use reqwest::header::{AUTHORIZATION, HeaderValue};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use http::StatusCode;
+use http::header::{AUTHORIZATION, HeaderValue};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::USER_HEADER;
 use vfs_sync_core::wire::device::{CLIENT_HEADER, DEVICE_HEADER};
 
 use super::meant_for::token_subject;
+use super::net::{RequestBuilder, Response};
 use super::{Gives, HttpTransport, answer};
 use crate::transport::error::TransportError;
 
