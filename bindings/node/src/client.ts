@@ -168,7 +168,7 @@ export class Client implements AsyncDisposable {
   static async open(options: ClientOptions): Promise<Client> {
     const { token, transport, ...rest } = options;
     const client = await settled(async () =>
-      native.open(
+      (await native()).open(
         JSON.stringify(rest),
         token === undefined ? undefined : tokenCallback(token),
         transport === undefined ? undefined : transportCallback(transport),
@@ -600,7 +600,7 @@ export class Contents {
 
   /** Stores a content for an item, durably; the next sync uploads it. Text is stored as UTF-8. */
   async put(item: string, bytes: Uint8Array | string, options?: PutOptions): Promise<StoredContent> {
-    const data = typeof bytes === 'string' ? Buffer.from(bytes, 'utf8') : Buffer.from(bytes);
+    const data = typeof bytes === 'string' ? new TextEncoder().encode(bytes) : new Uint8Array(bytes);
     const json = await settled(async () => this.#calls.native.put(Contents.#options(item, options), data));
     return JSON.parse(json) as StoredContent;
   }

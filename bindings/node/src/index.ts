@@ -1,3 +1,9 @@
+import { join } from 'node:path';
+import { provide, type Native } from './native.js';
+
+const addon = require(join(__dirname, '..', 'vfs-sync.node')) as Native;
+provide(async () => addon);
+
 export * from './client.js';
 export * from './errors.js';
 export { Content, ContentWriter, Subscription } from './stream.js';

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { converted } from './errors.js';
 
 /** @internal */
@@ -16,7 +15,7 @@ export interface NativeSubscription {
 export interface NativeReader {
   readonly size: number;
   readonly digest: string;
-  read(atMost: number): Promise<Buffer>;
+  read(atMost: number): Promise<Uint8Array<ArrayBuffer>>;
 }
 
 /** @internal */
@@ -37,8 +36,8 @@ export interface PendingToken {
 export interface PendingCall {
   readonly kind: string;
   readonly body: string;
-  readonly data: Buffer | null;
-  forward(): Promise<{ status: number; body: string; data?: Buffer }>;
+  readonly data: Uint8Array | null;
+  forward(): Promise<{ status: number; body: string; data?: Uint8Array }>;
   answer(status: number, body: string, data?: Uint8Array, retryAfter?: number): void;
   fail(reason: string): void;
 }
@@ -57,7 +56,8 @@ export interface NativeClient {
   close(): Promise<void>;
 }
 
-interface Native {
+/** @internal */
+export interface Native {
   open(
     options: string,
     tokens?: (pending: PendingToken) => void,
@@ -66,8 +66,18 @@ interface Native {
   NativeCancellation: new () => NativeCancellation;
 }
 
-/** @internal */
-export const native = require(join(__dirname, '..', 'vfs-sync.node')) as Native;
+let load: (() => Promise<Native>) | undefined;
+let loaded: Native | undefined;
+
+/** Names the loader of the native part, which each package has of its own. @internal */
+export function provide(loader: () => Promise<Native>): void {
+  load = loader;
+}
+
+/** Loads the native part. @internal */
+export async function native(): Promise<Native> {
+  return (loaded ??= await load!());
+}
 
 /** Runs a call, and converts what it throws. @internal */
 export function checked<T>(call: () => T): T {
@@ -94,7 +104,7 @@ export async function cancellable<T>(
 ): Promise<T> {
   if (signal === undefined) return settled(() => call());
   signal.throwIfAborted();
-  const cancel = new native.NativeCancellation();
+  const cancel = new loaded!.NativeCancellation();
   const abort = (): void => cancel.cancel();
   signal.addEventListener('abort', abort, { once: true });
   try {

@@ -56,7 +56,7 @@ export class Subscription<T> implements AsyncIterableIterator<T>, Disposable, As
 const CHUNK = 256 * 1024;
 
 /** A content of an item. It is read once, as a stream of chunks or as a whole. */
-export class Content implements AsyncIterable<Buffer> {
+export class Content implements AsyncIterable<Uint8Array<ArrayBuffer>> {
   readonly #native: NativeReader;
   readonly #signal: AbortSignal | undefined;
 
@@ -76,7 +76,7 @@ export class Content implements AsyncIterable<Buffer> {
     return this.#native.digest;
   }
 
-  async *[Symbol.asyncIterator](): AsyncGenerator<Buffer, void, undefined> {
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array<ArrayBuffer>, void, undefined> {
     for (;;) {
       this.#signal?.throwIfAborted();
       const chunk = await settled(() => this.#native.read(CHUNK));
@@ -86,15 +86,21 @@ export class Content implements AsyncIterable<Buffer> {
   }
 
   /** Reads the rest of the bytes. */
-  async bytes(): Promise<Buffer> {
-    const chunks: Buffer[] = [];
+  async bytes(): Promise<Uint8Array<ArrayBuffer>> {
+    const chunks: Uint8Array[] = [];
     for await (const chunk of this) chunks.push(chunk);
-    return Buffer.concat(chunks);
+    const whole = new Uint8Array(chunks.reduce((sum, { length }) => sum + length, 0));
+    let at = 0;
+    for (const chunk of chunks) {
+      whole.set(chunk, at);
+      at += chunk.length;
+    }
+    return whole;
   }
 
   /** Reads the rest of the bytes as UTF-8. */
   async text(): Promise<string> {
-    return (await this.bytes()).toString('utf8');
+    return new TextDecoder('utf-8', { ignoreBOM: true }).decode(await this.bytes());
   }
 }
 

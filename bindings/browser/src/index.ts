@@ -1,0 +1,108 @@
+import './symbols.js';
+import {
+  provide,
+  type Native,
+  type NativeCancellation,
+  type NativeClient,
+} from '../../node/src/native.js';
+import * as wasm from '../wasm/vfs_sync_browser.js';
+import { fetchCallback } from './fetch.js';
+
+export * from '../../node/src/client.js';
+export * from '../../node/src/errors.js';
+export { Content, ContentWriter, Subscription } from '../../node/src/stream.js';
+export type {
+  CallKind,
+  TokenSource,
+  Transport,
+  TransportAnswer,
+  TransportCall,
+} from '../../node/src/transport.js';
+export type * from '../../node/src/types.js';
+
+type Cancellation = wasm.NativeCancellation;
+
+/** The panic after which the WebAssembly cannot be used any more. */
+let broken: Error | undefined;
+/** How the calls that wait now are ended by a panic. */
+const waiting = new Set<(reason: Error) => void>();
+
+function panicked(text: string): void {
+  broken ??= new Error(text);
+  for (const reject of waiting) reject(broken);
+}
+
+function whole<T>(call: () => T): T {
+  if (broken !== undefined) throw broken;
+  return call();
+}
+
+async function answered<T>(call: () => Promise<T>): Promise<T> {
+  return whole(() => new Promise<T>((resolve, reject) => {
+    waiting.add(reject);
+    call().then(resolve, reject).finally(() => waiting.delete(reject));
+  }));
+}
+
+/** Gives the calls that may be cancelled, and are not, a cancellation that is never used. */
+function adapted(client: wasm.NativeClient, never: Cancellation): NativeClient {
+  const given = (cancel?: NativeCancellation): Cancellation => (cancel as Cancellation) ?? never;
+  return {
+    read: (call) => whole(() => client.read(call)),
+    write: (call) => answered(() => client.write(call)),
+    run: (call, cancel) => answered(() => client.run(call, given(cancel))),
+    subscribe(stream) {
+      const subscription = whole(() => client.subscribe(stream));
+      return {
+        next: (cancel) => answered(() => subscription.next(given(cancel))),
+        close: () => subscription.close(),
+      };
+    },
+    violations: (take) => whole(() => client.violations(take)),
+    put: (options, bytes) => answered(async () => client.put(options, bytes)),
+    writer(options) {
+      const writer = whole(() => client.writer(options));
+      return {
+        write: (bytes) => answered(() => writer.write(bytes)),
+        finish: () => answered(() => writer.finish()),
+        abort: () => writer.abort(),
+      };
+    },
+    async reader(item, version, cancel) {
+      const reader: wasm.NativeReader = await answered(() => client.reader(item, version, given(cancel)));
+      return {
+        size: reader.size,
+        digest: reader.digest,
+        read: (atMost) => answered(() => reader.read(atMost)),
+      };
+    },
+    advanceClock: (millis) => client.advanceClock(millis),
+    close: () => answered(() => client.close()),
+  };
+}
+
+async function load(): Promise<Native> {
+  const module = new URL('../wasm/vfs_sync_browser_bg.wasm', import.meta.url);
+  if (module.protocol === 'file:') {
+    // Node fetches no files.
+    const files = 'node:fs/promises';
+    const { readFile } = (await import(/* @vite-ignore */ files)) as {
+      readFile(url: URL): Promise<BufferSource>;
+    };
+    await wasm.default({ module_or_path: await readFile(module) });
+  } else {
+    await wasm.default({ module_or_path: module });
+  }
+  wasm.onPanic(panicked);
+  const never = new wasm.NativeCancellation();
+  return {
+    open: async (options, tokens, transport) => {
+      const open = async (): Promise<wasm.NativeClient> => wasm.open(options, fetchCallback, tokens, transport);
+      return adapted(await answered(open), never);
+    },
+    NativeCancellation: wasm.NativeCancellation,
+  };
+}
+
+let loading: Promise<Native> | undefined;
+provide(() => (loading ??= load()));
