@@ -2,6 +2,7 @@
 //! part of a feed a pull gets, how reconciled states merge, and the life of a stage and its bytes.
 
 pub mod attach;
+pub mod credential;
 pub mod device;
 pub mod feed_window;
 pub mod push;

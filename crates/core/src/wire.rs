@@ -12,6 +12,7 @@ use crate::id::{BlobId, ItemId, OpId, PrincipalId, RefId, ReplicaId, StagingId, 
 use crate::operation::{Basis, Malformed, Operation, present, required};
 use crate::time::Timestamp;
 
+pub mod credential;
 pub mod device;
 pub mod telemetry;
 pub mod trash;
@@ -384,6 +385,8 @@ pub mod code {
     pub const USER_DISABLED: &str = "user_disabled";
     /// The user has no such device.
     pub const UNKNOWN_DEVICE: &str = "unknown_device";
+    /// The server has no provider to sign in with: it takes tokens by hand.
+    pub const NO_SIGN_IN: &str = "no_sign_in";
     /// The server knows no such user.
     pub const UNKNOWN_USER: &str = "unknown_user";
     /// The token is valid but lacks a scope; `requiredScope` names it.

@@ -8,6 +8,7 @@
 
 mod arrival;
 mod attach;
+mod credential;
 mod device;
 mod maintenance;
 pub(crate) mod members;
@@ -29,6 +30,7 @@ use vfs_sync_core::content::Attachment;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::server::attach::AttachRefusal;
+use vfs_sync_core::server::credential::SigningKey;
 use vfs_sync_core::server::device::{DeviceState, Sighting};
 use vfs_sync_core::server::feed_window::PullRequest;
 use vfs_sync_core::server::push::{Bound, PushBatch};
@@ -37,6 +39,7 @@ use vfs_sync_core::server::stage::{
 };
 use vfs_sync_core::server::user::UserRecord;
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::credential::{Proposal, RefreshSecret, SecretHash};
 use vfs_sync_core::wire::telemetry::Counted;
 use vfs_sync_core::wire::{
     AttachRequest, AttachResponse, PushResponse, ReconcileRequest, StateResponse,
@@ -48,8 +51,8 @@ use crate::topics::{Decision, Topics};
 use crate::values::{
     AbandonAnswer, Admission, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, DeviceChange,
     Identity, MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim,
-    ReconcileAnswer, RestoreAnswer, Retention, StageAnswer, StageRecord, Totals, TrashCursor,
-    TrashListing, UploadAccess, UploadAnswer, UserChange,
+    ReconcileAnswer, RenewAnswer, RestoreAnswer, Retention, SignInAnswer, StageAnswer, StageRecord,
+    Totals, TrashCursor, TrashListing, UploadAccess, UploadAnswer, UserChange,
 };
 
 /// The store of the server's metadata. Each call is one transaction: all of it happens, durably, or
@@ -668,6 +671,29 @@ operations! {
     writes change_device: ChangeDevice {
         user: UserId, client: ReplicaId, change: DeviceChange, now: Timestamp
     } -> bool;
+
+    /// Gives a replica of the user a credential in place of the one that it had. A repetition with
+    /// the same secret changes nothing.
+    writes sign_in: SignIn { user: UserId, client: ReplicaId, first: Proposal, now: Timestamp }
+        -> SignInAnswer;
+
+    /// Decides about a secret of a credential ([`vfs_sync_core::server::credential`]), and notes the
+    /// digest of the one that follows it.
+    writes renew_credential: RenewCredential {
+        presented: RefreshSecret, client: ReplicaId, next: SecretHash, now: Timestamp
+    } -> RenewAnswer;
+
+    /// Removes the credential of a secret; returns the replica that it was good for.
+    writes end_credential: EndCredential { presented: RefreshSecret }
+        -> Option<(UserId, ReplicaId)>;
+
+    /// Returns the keys that sign access tokens, the newest first.
+    reads signing_keys: ReadSigningKeys {} -> Vec<SigningKey>;
+
+    /// Adds a key that signs access tokens if one is due at its time, and removes keys that verify no
+    /// longer; with `only` it adds the key in any case, and removes all others. Returns the keys, the
+    /// newest first.
+    writes add_signing_key: AddSigningKey { key: SigningKey, only: bool } -> Vec<SigningKey>;
 
     /// Returns at most `limit` users after `after`, ascending.
     reads users: ListUsers { after: Option<UserId>, limit: u32 } -> Vec<UserRecord>;

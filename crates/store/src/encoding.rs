@@ -13,6 +13,7 @@ use vfs_sync_core::server::push::Outcome;
 use vfs_sync_core::server::stage::BlobStatus;
 use vfs_sync_core::server::user::UserLimits;
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::credential::CredentialId;
 use vfs_sync_core::wire::{PushReason, ReconcileState, StageStatus, WriteIds};
 
 use crate::error::{Result, StoreError};
@@ -24,6 +25,22 @@ pub(crate) fn malformed(
     reason: impl Display,
 ) -> StoreError {
     StoreError::MalformedRow { table, key: key.to_string(), reason: reason.to_string() }
+}
+
+/// Converts a number that began at 0 to what a database stores.
+pub(crate) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Reads the 32 bytes of a digest or key.
+pub(crate) fn key_bytes(bytes: &[u8]) -> Option<[u8; 32]> {
+    bytes.try_into().ok()
+}
+
+/// Reads the id of a credential.
+pub(crate) fn credential_id(text: Option<&str>) -> Result<CredentialId> {
+    let id = text.and_then(CredentialId::parse);
+    id.ok_or_else(|| malformed("credentials", text.unwrap_or_default(), "id is malformed"))
 }
 
 pub(crate) const fn level_code(level: AccessLevel) -> i64 {

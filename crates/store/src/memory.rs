@@ -1,5 +1,6 @@
 //! The store in memory: ordered maps, one transaction at a time, no disk.
 
+mod credentials;
 mod devices;
 mod feeds;
 mod locks;

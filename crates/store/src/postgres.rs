@@ -4,6 +4,7 @@
 //! deadlocks. A feed's head is locked until the commit, so the order of positions is the order of
 //! commit. A pull reads one REPEATABLE READ snapshot.
 
+mod credentials;
 mod devices;
 pub(crate) mod dump;
 mod feeds;

@@ -2,6 +2,7 @@
 //! readers.
 
 mod conflicts;
+mod credentials;
 mod devices;
 mod feeds;
 mod locks;

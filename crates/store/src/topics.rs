@@ -10,6 +10,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::server::attach::{AttachChanges, MadeAttach};
+use vfs_sync_core::server::credential::{Credential, SigningKey};
 use vfs_sync_core::server::device::{Device, DeviceState};
 use vfs_sync_core::server::feed_window::{EpochStart, Window};
 use vfs_sync_core::server::push::{
@@ -19,6 +20,7 @@ use vfs_sync_core::server::push::{
 use vfs_sync_core::server::stage::{NewStage, Stage, UploadRow, Usage};
 use vfs_sync_core::server::user::{UserLimits, UserRecord};
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::credential::CredentialId;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use crate::error::Result;
@@ -136,6 +138,7 @@ pub(crate) trait Topics:
     + Versions
     + Trash
     + Devices
+    + Credentials
     + Users
     + Maintenance
 {
@@ -151,6 +154,7 @@ impl<T> Topics for T where
         + Versions
         + Trash
         + Devices
+        + Credentials
         + Users
         + Maintenance
 {
@@ -604,6 +608,33 @@ pub(crate) trait Devices {
 
     /// Changes the number of [`Self::admission_generation`].
     async fn next_admission_generation(&mut self) -> Result<()>;
+}
+
+/// Credentials of devices, and the keys that sign their access tokens.
+pub(crate) trait Credentials {
+    /// Returns a credential, whose row is locked if the transaction writes.
+    async fn credential(&mut self, id: &CredentialId) -> Result<Option<Credential>>;
+
+    /// Writes the row of a credential; `new` says that neither its id nor its replica had one.
+    async fn put_credential(&mut self, credential: &Credential, new: bool) -> Result<()>;
+
+    /// Removes the credential of a user's replica; returns whether there was one.
+    async fn drop_credential(&mut self, user: &UserId, client: &ReplicaId) -> Result<bool>;
+
+    /// Returns how many credentials the user has, up to `enough`.
+    async fn count_credentials(&mut self, user: &UserId, enough: u64) -> Result<u64>;
+
+    /// Removes the credential of the user that was used longest ago.
+    async fn drop_oldest_credential(&mut self, user: &UserId) -> Result<()>;
+
+    /// Returns the keys that sign access tokens, the newest first.
+    async fn signing_keys(&mut self) -> Result<Vec<SigningKey>>;
+
+    /// Adds a key that signs access tokens.
+    async fn put_signing_key(&mut self, key: &SigningKey) -> Result<()>;
+
+    /// Removes a key that signs access tokens.
+    async fn drop_signing_key(&mut self, id: &str) -> Result<()>;
 }
 
 /// Users, and what operators decided about them.

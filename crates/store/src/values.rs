@@ -10,6 +10,7 @@ use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::server::stage::{OverQuota, StageRow, UploadRow};
 use vfs_sync_core::server::user::UserLimits;
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::credential::CredentialId;
 use vfs_sync_core::wire::trash::TrashedItem;
 use vfs_sync_core::wire::{PushResponse, ReconcileState, WriteIds};
 
@@ -334,6 +335,49 @@ pub struct Admission {
     pub is_disabled: bool,
     /// True if the device was revoked.
     pub is_revoked: bool,
+    /// The credential of the device that is good now, if it has one.
+    pub credential: Option<CredentialId>,
+}
+
+/// The answer to a sign-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignInAnswer {
+    /// The replica has the credential, and none besides.
+    SignedIn,
+    /// The user is disabled, or the device was revoked.
+    Denied(Admission),
+    /// The id of the credential is in use.
+    Taken,
+}
+
+/// The answer to a renewal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RenewAnswer {
+    /// The replica of the user gets an access token.
+    Granted {
+        /// The user of the credential.
+        user: UserId,
+        /// The replica that the credential is good for.
+        client: ReplicaId,
+    },
+    /// The secret is of the past, and has ended the credential now.
+    Reused {
+        /// The user of the credential.
+        user: UserId,
+        /// The replica that the credential was good for.
+        client: ReplicaId,
+    },
+    /// The credential has ended, was given up, or never was one.
+    Ended,
+    /// The secret is not known, and nothing has changed.
+    Unknown {
+        /// The number of the newest secret that the database knows.
+        generation: u64,
+    },
+    /// The credential is another replica's.
+    OtherClient,
+    /// The user is disabled, or the device was revoked.
+    Denied(Admission),
 }
 
 /// A change of a device by its user or an operator.

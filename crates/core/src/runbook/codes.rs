@@ -2,7 +2,7 @@
 
 use super::Kind::{Code, TokenReason};
 use super::Section::{
-    BlobPersistence, Limits, OtherAnswers, PausesAndWaits, Permissions, Protocol, Rates,
+    BlobPersistence, Install, Limits, OtherAnswers, PausesAndWaits, Permissions, Protocol, Rates,
     RestoredServer, Visibility,
 };
 use super::{Entry, Section};
@@ -189,6 +189,10 @@ pub(super) const CODES: &[Entry] = &[
     code("unknown_device", &[404], Protocol)
         .means("The user has no such device.")
         .then("List the devices.", "vfs-sync devices list"),
+    code("no_sign_in", &[404], Install)
+        .means("The server has no OpenID provider to sign in with: it takes tokens by hand.")
+        .says(&["has no OpenID provider to sign in with", "has no identity provider to sign in with"])
+        .then("Ask the server's operator for a token, and name its file.", "vfs-sync init --help"),
     code("unknown_user", &[404], Protocol)
         .means("The server knows no such user: nobody has made a call with that name.")
         .then("List the users, as the server's operator.", "vfs-sync admin users list"),
@@ -259,6 +263,7 @@ const fn reason(key: &'static str) -> Entry {
     Entry::new(key, TokenReason, PausesAndWaits).with(&[401])
 }
 
+const LOGIN: &str = "vfs-sync login";
 const RENEW: &str = "Renew the token: its file is read again.";
 
 pub(super) const TOKEN_REASONS: &[Entry] = &[
@@ -304,4 +309,30 @@ pub(super) const TOKEN_REASONS: &[Entry] = &[
         .means("The token's sub is not a user id.")
         .says(&["the bearer token's sub is not a user id"])
         .then("Have a token made for a user.", DOCTOR),
+    reason("device_credential_required")
+        .means("The server takes tokens of devices that have signed in, and none by hand.")
+        .says(&["this server takes no token that is given by hand"])
+        .then("Sign this device in.", LOGIN),
+    reason("credential_ended")
+        .means(
+            "The device's sign-in was given up, replaced by another of the same device, or forgotten by \
+             a server that was restored.",
+        )
+        .says(&["this device's sign-in has ended", "does not know the secrets of this device's sign-in"])
+        .then("Sign this device in again; everything on it stays.", LOGIN),
+    reason("credential_reused")
+        .means(
+            "A secret of the device's sign-in was used that it had given up: it was copied with the \
+             device's files, or stolen. The server has ended the sign-in.",
+        )
+        .says(&["an old secret of this device's sign-in was used again"])
+        .then("Find out who else has the device's files, then sign in again.", LOGIN),
+    reason("credential_unknown")
+        .means("The server knows another secret of the sign-in: its database went back.")
+        .says(&["the secret of this device's sign-in is not known"])
+        .then("The client tries the secrets that it keeps; sign in again if it says so.", LOGIN),
+    reason("other_device")
+        .means("A sign-in is good for one replica, and the call names another.")
+        .says(&["the sign-in is of another device"])
+        .then("Sign this replica in itself.", LOGIN),
 ];

@@ -75,12 +75,14 @@ impl Devices for MemoryTransaction<'_> {
     }
 
     async fn admission(&mut self, user: &UserId, client: Option<&ReplicaId>) -> Result<Admission> {
-        let device =
-            client.and_then(|client| self.state.devices.get(&(user.clone(), client.clone())));
+        let key = client.map(|client| (user.clone(), client.clone()));
+        let device = key.as_ref().and_then(|key| self.state.devices.get(key));
+        let credential = key.as_ref().and_then(|key| self.state.credentials.get(key));
         Ok(Admission {
             generation: self.state.admission.get(&()).copied().unwrap_or(0),
             is_disabled: self.state.disabled.get(user).is_some(),
             is_revoked: device.is_some_and(|device| device.revoked_at.is_some()),
+            credential: credential.filter(|one| one.ended_at.is_none()).map(|one| one.id),
         })
     }
 

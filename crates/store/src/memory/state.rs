@@ -8,6 +8,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
 use vfs_sync_core::server::attach::Expected;
+use vfs_sync_core::server::credential::{Credential, SigningKey};
 use vfs_sync_core::server::device::Device;
 use vfs_sync_core::server::push::{Accepted, Awaited, Head, Link, Mark, MetadataUsage};
 use vfs_sync_core::server::stage::{BlobStatus, UploadRow, Usage};
@@ -145,6 +146,8 @@ tables! {
     holds: Table<UserId, MetadataUsage>,
     trash: Table<ItemId, TrashRow>,
     devices: Table<(UserId, ReplicaId), Device>,
+    credentials: Table<(UserId, ReplicaId), Credential>,
+    signing_keys: Table<String, SigningKey>,
     limits: Table<UserId, UserLimits>,
     // Since when users are disabled.
     disabled: Table<UserId, Timestamp>,

@@ -132,7 +132,9 @@ impl Devices for PostgresTransaction<'_> {
                  EXISTS (SELECT 1 FROM realms \
                   WHERE user_id = $1 AND disabled_at IS NOT NULL), \
                  EXISTS (SELECT 1 FROM devices \
-                  WHERE user_id = $1 AND client = $2 AND revoked_at IS NOT NULL)",
+                  WHERE user_id = $1 AND client = $2 AND revoked_at IS NOT NULL), \
+                 (SELECT id FROM credentials \
+                  WHERE user_id = $1 AND client = $2 AND ended_at IS NULL)",
                 &[&user.as_str(), &client],
             )
             .await?
@@ -142,6 +144,10 @@ impl Devices for PostgresTransaction<'_> {
             generation: columns.unsigned(0)?,
             is_disabled: columns.get(1)?,
             is_revoked: columns.get(2)?,
+            credential: columns
+                .get::<Option<&str>>(3)?
+                .map(|id| encoding::credential_id(Some(id)))
+                .transpose()?,
         })
     }
 

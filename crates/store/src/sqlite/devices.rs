@@ -105,7 +105,7 @@ impl Devices for SqliteTransaction<'_> {
             None => false,
         };
         let Some(client) = client else {
-            return Ok(Admission { generation, is_disabled, is_revoked: false });
+            return Ok(Admission { generation, is_disabled, is_revoked: false, credential: None });
         };
         let mut revoked =
             self.prepare("SELECT revoked_at FROM devices WHERE user_id = ?1 AND client = ?2")?;
@@ -114,7 +114,15 @@ impl Devices for SqliteTransaction<'_> {
             Some(row) => row.get::<_, Option<i64>>(0)?.is_some(),
             None => false,
         };
-        Ok(Admission { generation, is_disabled, is_revoked })
+        let mut credential = self.prepare(
+            "SELECT id FROM credentials WHERE user_id = ?1 AND client = ?2 AND ended_at IS NULL",
+        )?;
+        let mut rows = credential.query(params![user.as_str(), client.as_str()])?;
+        let credential = match rows.next()? {
+            Some(row) => Some(encoding::credential_id(row.get_ref(0)?.as_str().ok())?),
+            None => None,
+        };
+        Ok(Admission { generation, is_disabled, is_revoked, credential })
     }
 
     async fn admission_generation(&mut self) -> Result<u64> {

@@ -34,6 +34,10 @@ impl<'r, K: std::fmt::Display> Columns<'r, '_, K> {
         }
     }
 
+    pub(super) fn is_null(&self, column: usize) -> Result<bool> {
+        Ok(matches!(self.value(column)?, ValueRef::Null))
+    }
+
     pub(super) fn optional_integer(&self, column: usize) -> Result<Option<i64>> {
         match self.value(column)? {
             ValueRef::Null => Ok(None),

@@ -4,6 +4,7 @@
 
 mod blobs;
 mod bounds;
+mod credentials;
 mod damage;
 mod deletions;
 mod devices;
@@ -164,6 +165,14 @@ mod every {
             a_revoked_device_is_not_admitted_and_the_generation_says_so
             a_user_has_so_many_devices_and_the_one_longest_away_goes
             of_reports_and_calls_at_once_none_is_lost;
+        credentials:
+            a_secret_renews_until_the_next_is_used_and_then_ends_the_credential
+            signing_in_again_ends_the_credential_before_and_no_other
+            a_revoked_device_and_a_disabled_user_get_nothing
+            of_renewals_at_once_none_loses_the_credential
+            of_sign_ins_at_once_one_credential_is_good
+            a_user_has_so_many_credentials_and_the_one_unused_longest_goes
+            a_key_has_a_successor_in_time_and_goes_a_day_later;
         members:
             who_is_in_a_group_is_told
             who_was_ever_seen_is_known

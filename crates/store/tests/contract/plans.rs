@@ -7,6 +7,7 @@ use vfs_sync_core::access::PrincipalType;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, StagingId};
 use vfs_sync_core::limits::MAX_READER_STATES;
+use vfs_sync_core::server::credential::SigningKey;
 use vfs_sync_store::testing::{connect, statements};
 use vfs_sync_store::{
     Advance, DeviceChange, MetadataQuota, NewStage, NewUpload, PurgeAnswer, RestoreAnswer,
@@ -161,6 +162,16 @@ async fn tour(scene: &Scene) {
     let revoke = DeviceChange::Revoke;
     store.change_device(&alice, replica("laptop"), revoke, now()).await.unwrap();
     store.admission(&alice, Some(replica("laptop"))).await.unwrap();
+    let first = super::credentials::secret(0);
+    store.sign_in(&bob, replica("laptop"), first.proposal(), now()).await.unwrap();
+    let next = first.next([2; 32]).hash();
+    store.renew_credential(&first, replica("laptop"), next, now()).await.unwrap();
+    store.end_credential(&first).await.unwrap();
+    store.signing_keys().await.unwrap();
+    for id in ["a", "b"] {
+        let key = SigningKey { id: id.into(), secret: [1; 32], made_at: now() };
+        store.add_signing_key(key, true).await.unwrap();
+    }
     store.admission_generation().await.unwrap();
     store.users(None, 10).await.unwrap();
     store.totals().await.unwrap();
