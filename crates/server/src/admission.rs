@@ -20,9 +20,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::wire::code;
+use vfs_sync_core::wire::credential::CredentialId;
 use vfs_sync_store::{Admission, MetadataStore};
 
+use crate::auth::TokenError;
 use crate::error::ApiError;
+use crate::extract::refused;
 use crate::fair_store::calling_for;
 use crate::state::App;
 
@@ -45,7 +48,7 @@ pub(crate) enum Denial {
 }
 
 impl Denial {
-    fn of(admission: Admission) -> Option<Self> {
+    pub(crate) fn of(admission: Admission) -> Option<Self> {
         match admission {
             Admission { is_disabled: true, .. } => Some(Self::UserDisabled),
             Admission { is_revoked: true, .. } => Some(Self::DeviceRevoked),
@@ -75,14 +78,17 @@ impl From<Denial> for ApiError {
 pub(crate) struct Admitted {
     generation: AtomicU64,
     denial: Option<Denial>,
+    /// The credential of the device that is good.
+    credential: Option<CredentialId>,
     /// Cancelled once the user or the device is no longer served.
     ended: CancellationToken,
 }
 
 impl Admitted {
-    fn new(generation: u64, denial: Option<Denial>) -> Arc<Self> {
+    fn new(read: Admission) -> Arc<Self> {
         let ended = CancellationToken::new();
-        Arc::new(Self { generation: AtomicU64::new(generation), denial, ended })
+        let (generation, denial) = (AtomicU64::new(read.generation), Denial::of(read));
+        Arc::new(Self { generation, denial, credential: read.credential, ended })
     }
 
     /// Waits until the user or the device is no longer served.
@@ -123,18 +129,21 @@ impl Admissions {
         self.known().at = None;
     }
 
-    /// Returns the admission of a user, and of a device of the user's.
+    /// Returns the admission of a user, and of a device of the user's; with `credential`, that of a
+    /// token which came from a credential of the device.
     ///
     /// # Errors
-    /// [`Denial`] as an [`ApiError`], or the failure of the database: a process that cannot reach
-    /// it serves nobody.
+    /// [`Denial`] as an [`ApiError`], [`TokenError::CredentialEnded`] if the credential is not good any
+    /// more, or the failure of the database: a process that cannot reach it serves nobody.
     pub(crate) async fn admit(
         &self,
         store: &dyn MetadataStore,
         user: &UserId,
         client: Option<&ReplicaId>,
+        credential: Option<CredentialId>,
     ) -> Result<Arc<Admitted>, ApiError> {
         let key = (user.clone(), client.cloned());
+        let fits = |one: &Admitted| credential.is_none() || one.credential == credential;
         self.look(store).await?;
         let found = {
             let known = self.known();
@@ -143,12 +152,14 @@ impl Admissions {
             known.entries.get(&key).filter(current).cloned()
         };
         let admitted = match found {
-            Some(found) => found,
-            None => self.read(store, key).await?,
+            // What another process has just signed in is not known here yet.
+            Some(found) if found.denial.is_some() || fits(&found) => found,
+            _ => self.read(store, key).await?,
         };
         match admitted.denial {
-            None => Ok(admitted),
             Some(denial) => Err(denial.into()),
+            None if fits(&admitted) => Ok(admitted),
+            None => Err(refused(TokenError::CredentialEnded)),
         }
     }
 
@@ -172,23 +183,26 @@ impl Admissions {
     async fn read(&self, store: &dyn MetadataStore, key: Key) -> Result<Arc<Admitted>, ApiError> {
         let (user, client) = &key;
         let read = calling_for(user, store.admission(user, client.clone())).await?;
-        let denial = Denial::of(read);
+        let new = Admitted::new(read);
         let mut known = self.known();
         if read.generation != known.generation {
             // It changed since the look.
             known.at = None;
         }
         let before = known.entries.get(&key).cloned();
-        let admitted = match (before, denial) {
-            (Some(before), None) if before.denial.is_none() => {
+        let is_same = |before: &Admitted| {
+            before.denial.is_none() && new.denial.is_none() && before.credential == new.credential
+        };
+        let admitted = match before {
+            Some(before) if is_same(&before) => {
                 before.generation.store(read.generation, Ordering::Relaxed);
                 return Ok(before);
             }
-            (Some(before), _) => {
+            Some(before) => {
                 before.ended.cancel();
-                Admitted::new(read.generation, denial)
+                new
             }
-            (None, _) => Admitted::new(read.generation, denial),
+            None => new,
         };
         if known.entries.len() >= MAX_ENTRIES {
             known.entries.retain(|_, entry| Arc::strong_count(entry) > 1);
@@ -308,7 +322,7 @@ mod tests {
         let (here, there) = (Admissions::default(), Admissions::default());
         let (user, client) = alice();
         let admit = async |at: &Admissions| {
-            at.admit(&*store, &user, Some(&client)).await.map_err(|error| error.code)
+            at.admit(&*store, &user, Some(&client), None).await.map_err(|error| error.code)
         };
         let held = admit(&there).await.unwrap();
         admit(&here).await.unwrap();
@@ -323,7 +337,10 @@ mod tests {
         tokio::time::timeout(KNOWN_FOR, held.ended()).await.expect("what was open ends");
         assert!(begun.elapsed() < Duration::from_secs(5));
         assert_eq!(admit(&there).await.err(), Some(code::DEVICE_REVOKED));
-        assert!(there.admit(&*store, &user, None).await.is_ok(), "a request that names no device");
+        assert!(
+            there.admit(&*store, &user, None, None).await.is_ok(),
+            "a request that names no device"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -332,12 +349,12 @@ mod tests {
         let admissions = Admissions::default();
         let (user, _) = alice();
         let laptop = ReplicaId::new("laptop").unwrap();
-        let held = admissions.admit(&*store, &user, Some(&laptop)).await.unwrap();
+        let held = admissions.admit(&*store, &user, Some(&laptop), None).await.unwrap();
         revoke(&*store).await;
         tokio::time::sleep(KNOWN_FOR).await;
         admissions.recheck(&*store).await.unwrap();
         assert!(!held.ended.is_cancelled());
-        let again = admissions.admit(&*store, &user, Some(&laptop)).await.unwrap();
+        let again = admissions.admit(&*store, &user, Some(&laptop), None).await.unwrap();
         assert!(Arc::ptr_eq(&held, &again));
     }
 }

@@ -1,6 +1,7 @@
 //! Authentication of callers: bearer tokens (JWT), verified by keys that are bound to one algorithm
 //! each.
 
+pub(crate) mod access;
 mod config;
 mod jwks;
 mod keys;
@@ -13,10 +14,14 @@ use std::sync::Arc;
 
 use jsonwebtoken::Validation;
 use serde::Deserialize;
-use vfs_sync_core::id::UserId;
+use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::credential::{AuthView, CredentialId, SignInMethod};
 
-pub use config::{Algorithm, AuthConfig, AuthConfigError, KeySource, MIN_SECRET_BYTES};
+pub use access::new_signing_key;
+pub use config::{
+    Algorithm, AuthConfig, AuthConfigError, KeySource, MIN_SECRET_BYTES, SignInConfig,
+};
 pub use mint::{MintError, mint_token};
 pub use secret::Secret;
 
@@ -36,6 +41,17 @@ pub struct Identity {
     pub scopes: Vec<String>,
     /// The time from which the token is rejected as expired; `None` if that is beyond all times.
     pub expires_at: Option<Timestamp>,
+    /// The device whose credential the token came from; `None` for a token that was given by hand.
+    pub device: Option<DeviceClaim>,
+}
+
+/// The device that an access token is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceClaim {
+    /// The id of the device's replica.
+    pub client: ReplicaId,
+    /// The credential that the token came from.
+    pub credential: CredentialId,
 }
 
 /// A reason why a token is rejected.
@@ -68,6 +84,19 @@ pub enum TokenError {
     /// The keys cannot be fetched, so a token of a key that is not known cannot be verified now.
     #[error("the keys that verify tokens are unavailable")]
     KeysUnavailable,
+    #[error("this server takes no token that is given by hand: sign in with vfs-sync login")]
+    DeviceCredentialRequired,
+    #[error("this device's sign-in has ended: sign in again with vfs-sync login")]
+    CredentialEnded,
+    #[error(
+        "an old secret of this device's sign-in was used again, so it has ended: sign in again with \
+         vfs-sync login"
+    )]
+    CredentialReused,
+    #[error("the secret of this device's sign-in is not known")]
+    CredentialUnknown,
+    #[error("the sign-in is of another device")]
+    OtherDevice,
 }
 
 impl TokenError {
@@ -78,18 +107,11 @@ impl TokenError {
     }
 }
 
-/// Verifies bearer tokens with the configured keys.
+/// Verifies tokens that are given by hand, and those of the provider at which users sign in.
 pub struct Authenticator {
-    keys: Keys,
-    issuer: Option<String>,
-    audience: Option<String>,
-    leeway_millis: f64,
-    verified: Verified,
-}
-
-enum Keys {
-    Fixed(KeySet),
-    Cached(Arc<CachedKeys>),
+    by_hand: Verifier,
+    provider: Option<Verifier>,
+    sign_in: Option<SignInConfig>,
 }
 
 impl fmt::Debug for Authenticator {
@@ -104,6 +126,84 @@ impl Authenticator {
     /// # Errors
     /// [`AuthConfigError`] if a file cannot be read or has no usable key.
     pub async fn load(config: &AuthConfig) -> Result<Self, AuthConfigError> {
+        let by_hand = Verifier::load(config).await?;
+        let sign_in = config.sign_in.clone();
+        let provider = match &sign_in {
+            None => None,
+            Some(sign_in) => {
+                let audience = sign_in.audience.as_ref().unwrap_or(&sign_in.client_id);
+                let of_provider = AuthConfig {
+                    keys: KeySource::Issuer(sign_in.issuer.clone()),
+                    sign_in: None,
+                    algorithm: None,
+                    issuer: Some(sign_in.issuer.clone()),
+                    audience: Some(audience.clone()),
+                    ..config.clone()
+                };
+                let party = Some(sign_in.client_id.clone());
+                Some(Verifier { party, ..Verifier::load(&of_provider).await? })
+            }
+        };
+        Ok(Self { by_hand, provider, sign_in })
+    }
+
+    /// Returns the identity that a token given by hand carries at `now`.
+    ///
+    /// # Errors
+    /// [`TokenError`] if the token is rejected.
+    pub async fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, TokenError> {
+        self.by_hand.verify(token, now).await
+    }
+
+    /// Returns the identity that the provider's token carries at `now`; `None` if no provider is
+    /// configured.
+    pub(crate) async fn verify_sign_in(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Option<Result<Identity, TokenError>> {
+        Some(self.provider.as_ref()?.verify(token, now).await)
+    }
+
+    /// Returns whether tokens that are given by hand count only for operators.
+    pub(crate) fn requires_device_credentials(&self) -> bool {
+        self.sign_in.as_ref().is_some_and(|sign_in| sign_in.requires_device_credentials)
+    }
+
+    /// Describes how one signs in.
+    pub(crate) fn view(&self) -> AuthView {
+        let of = |part: fn(&SignInConfig) -> &String| self.sign_in.as_ref().map(part).cloned();
+        AuthView {
+            method: match self.sign_in {
+                Some(_) => SignInMethod::DeviceFlow,
+                None => SignInMethod::Token,
+            },
+            issuer: of(|sign_in| &sign_in.issuer),
+            client_id: of(|sign_in| &sign_in.client_id),
+            scope: of(|sign_in| &sign_in.scope),
+            requires_device_credentials: self.requires_device_credentials(),
+        }
+    }
+}
+
+/// Verifies the tokens of one source of keys.
+struct Verifier {
+    keys: Keys,
+    issuer: Option<String>,
+    audience: Option<String>,
+    /// The client that a token has to be made for, if it names one.
+    party: Option<String>,
+    leeway_millis: f64,
+    verified: Verified,
+}
+
+enum Keys {
+    Fixed(KeySet),
+    Cached(Arc<CachedKeys>),
+}
+
+impl Verifier {
+    async fn load(config: &AuthConfig) -> Result<Self, AuthConfigError> {
         let keys = match &config.keys {
             KeySource::Secret(secret) => Keys::Fixed(KeySet::of_secret(secret)),
             KeySource::PublicKeyFile(path) => {
@@ -135,21 +235,35 @@ impl Authenticator {
                 }
                 Keys::Cached(Arc::new(keys))
             }
+            KeySource::Issuer(issuer) => {
+                let location = Location::issuer(issuer.clone(), config.jwks_timeout);
+                let location = location.map_err(|problem| AuthConfigError::Value {
+                    variable: "VFS_SYNC_OIDC_ISSUER",
+                    problem,
+                })?;
+                let keys = Arc::new(CachedKeys::new(location, config));
+                // A provider that hangs holds up nobody but those who sign in.
+                let fetching = Arc::clone(&keys);
+                tokio::spawn(async move {
+                    if let Err(reason) = fetching.refresh().await {
+                        tracing::warn!(%reason, "the keys of the OpenID provider could not be fetched yet");
+                    }
+                });
+                Keys::Cached(keys)
+            }
+            KeySource::None => Keys::Fixed(KeySet::none()),
         };
         Ok(Self {
             keys,
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
+            party: None,
             leeway_millis: config.leeway.as_secs_f64() * 1_000.0,
             verified: Verified::default(),
         })
     }
 
-    /// Returns the identity that a token carries at `now`.
-    ///
-    /// # Errors
-    /// [`TokenError`] if the token is rejected.
-    pub async fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, TokenError> {
+    async fn verify(&self, token: &str, now: Timestamp) -> Result<Identity, TokenError> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Malformed);
         }
@@ -215,6 +329,9 @@ impl Authenticator {
         {
             return Err(TokenError::WrongAudience);
         }
+        if self.party.is_some() && claims.azp.is_some() && claims.azp != self.party {
+            return Err(TokenError::WrongAudience);
+        }
         let user = claims
             .sub
             .as_ref()
@@ -224,7 +341,7 @@ impl Authenticator {
         let scopes = scopes.split_ascii_whitespace().map(str::to_owned).collect();
         #[allow(clippy::cast_possible_truncation)] // it saturates, and such a time is none
         let expires_at = Timestamp::from_millis((expires + self.leeway_millis) as i64);
-        Ok(Identity { user, scopes, expires_at })
+        Ok(Identity { user, scopes, expires_at, device: None })
     }
 }
 
@@ -243,6 +360,7 @@ struct Claims {
     nbf: Option<f64>,
     iss: Option<String>,
     aud: Option<Audience>,
+    azp: Option<String>,
     sub: Option<String>,
     scope: Option<String>,
 }

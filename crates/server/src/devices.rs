@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::server::device::Sighting;
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::credential::CredentialId;
 use vfs_sync_core::wire::device::Description;
 use vfs_sync_store::{MetadataStore, StoreError};
 
@@ -33,6 +34,9 @@ pub(crate) struct Caller {
     pub(crate) client: ReplicaId,
     pub(crate) address: Option<IpAddr>,
     pub(crate) description: Option<HeaderValue>,
+    /// The credential of the device that the request's token came from; `None` for a token that was
+    /// given by hand.
+    pub(crate) credential: Option<CredentialId>,
 }
 
 impl Caller {
@@ -168,7 +172,7 @@ mod tests {
     fn caller(client: &str) -> Caller {
         let client = ReplicaId::new(client).unwrap();
         let description = Some(HeaderValue::from_static("name=x&version=1&platform=p&queue=2"));
-        Caller { client, address: Some([192, 0, 2, 1].into()), description }
+        Caller { client, address: Some([192, 0, 2, 1].into()), description, credential: None }
     }
 
     fn user(name: &str) -> UserId {

@@ -61,6 +61,13 @@ impl ApiError {
             .with("field", field)
     }
 
+    /// The server knows no OpenID provider at which one could sign in.
+    pub(crate) fn no_provider() -> Self {
+        let sentence =
+            "This server has no OpenID provider to sign in with: it takes tokens by hand";
+        Self::new(StatusCode::NOT_FOUND, code::NO_SIGN_IN, sentence)
+    }
+
     pub(crate) fn too_large(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, code::TOO_LARGE, sentence)
     }

@@ -13,7 +13,7 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::device::{CLIENT_HEADER, client_of_header};
 use vfs_sync_core::wire::{USER_HEADER, user_of_header};
 
-use crate::auth::{Identity, TokenError};
+use crate::auth::{Identity, TokenError, access};
 use crate::devices::Caller;
 use crate::error::ApiError;
 use crate::rates::Origin;
@@ -42,20 +42,36 @@ pub(crate) struct Authenticated {
 }
 
 impl Authenticated {
-    /// Authenticates a request by its headers.
-    pub(crate) async fn of(headers: &HeaderMap, app: &App) -> Self {
-        let verified = match bearer(headers) {
-            Ok(token) => app.auth.verify(token, app.now()).await,
-            Err(error) => Err(error),
-        };
-        match verified {
+    /// Authenticates a request by its path and headers.
+    pub(crate) async fn of(path: &str, headers: &HeaderMap, app: &App) -> Self {
+        match verified(path, headers, app).await {
             Ok(identity) => {
                 Self { user: Some(identity.user.clone()), identity: intended(headers, identity) }
             }
-            Err(error) => {
-                let reason = error.reason();
-                metrics::counter!("vfs_sync_auth_failures_total", "reason" => reason).increment(1);
-                Self { user: None, identity: Err(error.into()) }
+            Err(error) => Self { user: None, identity: Err(error) },
+        }
+    }
+
+    /// Binds the device that a request names to the one that its token is good for.
+    ///
+    /// # Errors
+    /// [`TokenError::OtherDevice`] as an [`ApiError`], if it names another one.
+    pub(crate) fn bind(
+        &self,
+        caller: Option<Caller>,
+        address: Option<IpAddr>,
+    ) -> Result<Option<Caller>, ApiError> {
+        let identity = self.identity.as_ref().ok();
+        let Some(device) = identity.and_then(|identity| identity.device.as_ref()) else {
+            return Ok(caller);
+        };
+        let credential = Some(device.credential);
+        match caller {
+            Some(caller) if caller.client != device.client => Err(refused(TokenError::OtherDevice)),
+            Some(caller) => Ok(Some(Caller { credential, ..caller })),
+            None => {
+                let client = device.client.clone();
+                Ok(Some(Caller { client, address, description: None, credential }))
             }
         }
     }
@@ -66,8 +82,32 @@ impl Authenticated {
     }
 }
 
+/// The start of the paths of operators' calls.
+const ADMIN_PATHS: &str = "/v1/vfs/admin/";
+
+/// Verifies a request's token: of a device, or given by hand.
+async fn verified(path: &str, headers: &HeaderMap, app: &App) -> Result<Identity, ApiError> {
+    let token = bearer(headers).map_err(refused)?;
+    if access::is_access_token(token) {
+        return app.access.verify(&*app.store, token, app.now()).await?.map_err(refused);
+    }
+    let identity = app.auth.verify(token, app.now()).await.map_err(refused)?;
+    // Operators' calls need a scope, which no device has.
+    if app.auth.requires_device_credentials() && !path.starts_with(ADMIN_PATHS) {
+        return Err(refused(TokenError::DeviceCredentialRequired));
+    }
+    Ok(identity)
+}
+
+/// Converts a rejection of a token to the answer, and counts it.
+pub(crate) fn refused(error: TokenError) -> ApiError {
+    let reason = error.reason();
+    metrics::counter!("vfs_sync_auth_failures_total", "reason" => reason).increment(1);
+    error.into()
+}
+
 /// Checks that the request is meant for the token's user.
-fn intended(headers: &HeaderMap, identity: Identity) -> Result<Identity, ApiError> {
+pub(crate) fn intended(headers: &HeaderMap, identity: Identity) -> Result<Identity, ApiError> {
     match meant_for(headers)? {
         Some(expected) if expected != identity.user => {
             metrics::counter!("vfs_sync_wrong_user_total").increment(1);
@@ -141,7 +181,7 @@ pub(crate) fn caller_of(
         }
     };
     let description = headers.get(DEVICE).cloned();
-    Ok(client.map(|client| Caller { client, address, description }))
+    Ok(client.map(|client| Caller { client, address, description, credential: None }))
 }
 
 /// The time from which a request's token is rejected as expired.
@@ -176,7 +216,7 @@ fn identity(parts: &Parts) -> Result<Identity, ApiError> {
     authenticated.identity.clone()
 }
 
-fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, TokenError> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let value = given.next().ok_or(TokenError::Missing)?;
     if given.next().is_some() {

@@ -146,8 +146,11 @@ fn event_routes() -> Vec<Route> {
 
 /// Lists the routes that need no token.
 fn open_routes() -> Vec<Route> {
-    use routes::health;
+    use routes::{health, sign_in};
     vec![
+        ("/v1/vfs/auth", get(sign_in::methods)),
+        ("/v1/vfs/auth/credential", post(sign_in::sign_in).delete(sign_in::sign_out)),
+        ("/v1/vfs/auth/renewal", post(sign_in::renew)),
         ("/healthz", get(health::healthz)),
         ("/readyz", get(health::readyz)),
         ("/v1/openapi.json", get(openapi::serve)),
@@ -188,7 +191,7 @@ async fn authenticate(app: &App, holds: Holds, mut request: Request, next: Next)
     if let Err(error) = check_protocol(request.headers()) {
         return error.into_response();
     }
-    let authenticated = Authenticated::of(request.headers(), app).await;
+    let authenticated = Authenticated::of(request.uri().path(), request.headers(), app).await;
     if let Some(user) = &authenticated.user
         && let Some(connection) = request.extensions().get::<Arc<Connection>>()
     {
@@ -197,8 +200,9 @@ async fn authenticate(app: &App, holds: Holds, mut request: Request, next: Next)
     let user = authenticated.user.as_ref().and_then(|user| user_header(user).try_into().ok());
     let served = authenticated.served_user().cloned();
     let address = address_of(app, &request);
-    request.extensions_mut().insert(authenticated);
     let caller = caller_of(request.headers(), request.uri().query(), address);
+    let caller = caller.and_then(|caller| authenticated.bind(caller, address));
+    request.extensions_mut().insert(authenticated);
     let device = caller.as_ref().ok().and_then(|caller| Some(caller.as_ref()?.client.clone()));
     let noted = Noted { user: served.clone(), device, address };
     let mut response = match served {
@@ -266,7 +270,7 @@ async fn no_longer(app: &App, user: &UserId, caller: Option<&Caller>) -> Respons
 }
 
 /// Returns the address of whoever sent a request, if it is known.
-fn address_of(app: &App, request: &Request) -> Option<IpAddr> {
+pub(crate) fn address_of(app: &App, request: &Request) -> Option<IpAddr> {
     let connection = request.extensions().get::<Arc<Connection>>()?;
     address::client(connection.peer(), request.headers(), &app.config.proxies)
 }

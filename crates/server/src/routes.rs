@@ -8,6 +8,7 @@ pub(crate) mod health;
 pub(crate) mod lookup;
 pub(crate) mod members;
 pub(crate) mod reading;
+pub(crate) mod sign_in;
 pub(crate) mod sync;
 pub(crate) mod telemetry;
 pub(crate) mod trash;

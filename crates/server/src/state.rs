@@ -8,11 +8,13 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::{HeadObserver, MetadataStore};
 
 use crate::admission::{Admissions, Admitted};
-use crate::auth::Authenticator;
+use crate::auth::access::AccessTokens;
+use crate::auth::{Authenticator, TokenError};
 use crate::config::ServerConfig;
 use crate::devices::{Caller, Sightings};
 use crate::environment::Environment;
 use crate::error::ApiError;
+use crate::extract::refused;
 use crate::fair_store::FairStore;
 use crate::http::body::{Reader, Received, memory_units};
 use crate::live::Live;
@@ -32,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn MetadataStore>,
     pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) auth: Authenticator,
+    pub(crate) access: AccessTokens,
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) config: ServerConfig,
     pub(crate) rates: Rates,
@@ -76,6 +79,7 @@ impl App {
             store,
             blobs,
             auth,
+            access: AccessTokens::default(),
             environment,
             live,
             admissions: Admissions::default(),
@@ -101,7 +105,8 @@ impl App {
         caller: Option<&Caller>,
     ) -> Result<Arc<Admitted>, ApiError> {
         let client = caller.map(|caller| &caller.client);
-        let admitted = self.admissions.admit(&*self.store, user, client).await?;
+        let credential = caller.and_then(|caller| caller.credential);
+        let admitted = self.admissions.admit(&*self.store, user, client, credential).await?;
         self.pseudonyms.load(&*self.store).await?;
         if let Some(caller) = caller {
             self.sightings.note(user, caller.clone(), self.now());
@@ -120,7 +125,10 @@ impl App {
         if caller.is_some_and(|caller| caller.client == *client) {
             return Ok(());
         }
-        self.admissions.admit(&*self.store, user, Some(client)).await.map(drop)
+        if caller.is_some_and(|caller| caller.credential.is_some()) {
+            return Err(refused(TokenError::OtherDevice));
+        }
+        self.admissions.admit(&*self.store, user, Some(client), None).await.map(drop)
     }
 
     /// Returns the size of the largest blob: the lesser of the configured limit and the object

@@ -54,13 +54,34 @@ pub enum KeySource {
     JwksFile(PathBuf),
     /// A JSON Web Key Set behind `https:`, or `http:` on this machine.
     JwksUrl(String),
+    /// The key set that an OpenID provider names, by its issuer identifier.
+    Issuer(String),
+    /// No key: only credentials of devices count.
+    None,
+}
+
+/// The OpenID provider at which the users of devices sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignInConfig {
+    /// The issuer identifier: the `iss` of its tokens, and where its configuration is.
+    pub issuer: String,
+    /// The id by which the provider knows the program on the devices.
+    pub client_id: String,
+    /// The required value of `aud`, or of one of its elements; that of the client without it.
+    pub audience: Option<String>,
+    /// The scopes that devices ask for, separated by spaces, `openid` among them.
+    pub scope: String,
+    /// Refuses tokens that are given by hand, except to operators.
+    pub requires_device_credentials: bool,
 }
 
 /// Configuration of the token verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthConfig {
-    /// The keys that tokens are verified with.
+    /// The keys that tokens given by hand are verified with.
     pub keys: KeySource,
+    /// The way in which users of devices sign in, if there is one besides tokens by hand.
+    pub sign_in: Option<SignInConfig>,
     /// The only accepted algorithm; `None` takes it from the key.
     pub algorithm: Option<Algorithm>,
     /// The required value of `iss`, if any.
@@ -83,7 +104,8 @@ pub enum AuthConfigError {
     /// No key source is configured.
     #[error(
         "no key to verify tokens with: set one of VFS_SYNC_JWT_SECRET, VFS_SYNC_JWT_SECRET_FILE, \
-         VFS_SYNC_JWT_PUBLIC_KEY_FILE, VFS_SYNC_JWKS_FILE, VFS_SYNC_JWKS_URL"
+         VFS_SYNC_JWT_PUBLIC_KEY_FILE, VFS_SYNC_JWKS_FILE, VFS_SYNC_JWKS_URL, or the OpenID \
+         provider at which users sign in: VFS_SYNC_OIDC_ISSUER"
     )]
     Missing,
     /// More than one key source is configured.
@@ -128,6 +150,11 @@ const JWKS_URL: &str = "VFS_SYNC_JWKS_URL";
 const ALGORITHM: &str = "VFS_SYNC_JWT_ALGORITHM";
 const ISSUER: &str = "VFS_SYNC_JWT_ISSUER";
 const AUDIENCE: &str = "VFS_SYNC_JWT_AUDIENCE";
+const OIDC_ISSUER: &str = "VFS_SYNC_OIDC_ISSUER";
+const OIDC_CLIENT_ID: &str = "VFS_SYNC_OIDC_CLIENT_ID";
+const OIDC_AUDIENCE: &str = "VFS_SYNC_OIDC_AUDIENCE";
+const OIDC_SCOPE: &str = "VFS_SYNC_OIDC_SCOPE";
+const REQUIRE: &str = "VFS_SYNC_REQUIRE_DEVICE_CREDENTIALS";
 
 impl AuthConfig {
     /// Creates a configuration that verifies tokens by a shared secret.
@@ -144,6 +171,7 @@ impl AuthConfig {
     pub fn new(keys: KeySource) -> Self {
         Self {
             keys,
+            sign_in: None,
             algorithm: None,
             issuer: None,
             audience: None,
@@ -162,13 +190,17 @@ impl AuthConfig {
             KeySource::PublicKeyFile(_) => "public_key_file",
             KeySource::JwksFile(_) => "jwks_file",
             KeySource::JwksUrl(_) => "jwks_url",
+            KeySource::Issuer(_) => "issuer",
+            KeySource::None => "none",
         }
     }
 
     /// Reads the variables that `lookup` finds: exactly one of `VFS_SYNC_JWT_SECRET`,
     /// `VFS_SYNC_JWT_SECRET_FILE`, `VFS_SYNC_JWT_PUBLIC_KEY_FILE`, `VFS_SYNC_JWKS_FILE` and
     /// `VFS_SYNC_JWKS_URL`; optionally `VFS_SYNC_JWT_ALGORITHM`, `VFS_SYNC_JWT_ISSUER` and
-    /// `VFS_SYNC_JWT_AUDIENCE`. An empty variable counts as not set.
+    /// `VFS_SYNC_JWT_AUDIENCE`. With `VFS_SYNC_OIDC_ISSUER` and `VFS_SYNC_OIDC_CLIENT_ID` no key is
+    /// needed; then also `VFS_SYNC_OIDC_AUDIENCE`, `VFS_SYNC_OIDC_SCOPE` and
+    /// `VFS_SYNC_REQUIRE_DEVICE_CREDENTIALS`. An empty variable counts as not set.
     ///
     /// # Errors
     /// [`AuthConfigError`] names the variable that is missing or wrong.
@@ -177,11 +209,18 @@ impl AuthConfig {
         let mut sources = [SECRET, SECRET_FILE, PUBLIC_KEY_FILE, JWKS_FILE, JWKS_URL]
             .into_iter()
             .filter_map(|name| set(name).map(|value| (name, value)));
-        let (name, value) = sources.next().ok_or(AuthConfigError::Missing)?;
-        if let Some((other, _)) = sources.next() {
-            return Err(AuthConfigError::Several(name, other));
-        }
-        let mut config = Self::new(key_source(name, value)?);
+        let sign_in = SignInConfig::from_lookup(set)?;
+        let keys = match sources.next() {
+            Some((name, value)) => {
+                if let Some((other, _)) = sources.next() {
+                    return Err(AuthConfigError::Several(name, other));
+                }
+                key_source(name, value)?
+            }
+            None if sign_in.is_some() => KeySource::None,
+            None => return Err(AuthConfigError::Missing),
+        };
+        let mut config = Self { sign_in, ..Self::new(keys) };
         config.algorithm = set(ALGORITHM).map(|text| parse_algorithm(&text)).transpose()?;
         config.issuer = set(ISSUER);
         config.audience = set(AUDIENCE);
@@ -207,6 +246,46 @@ impl AuthConfig {
     }
 }
 
+impl SignInConfig {
+    /// Reads the variables that `set` finds; `None` if no issuer is set.
+    fn from_lookup(
+        set: impl Fn(&'static str) -> Option<String>,
+    ) -> Result<Option<Self>, AuthConfigError> {
+        let wrong = |variable, problem: &str| AuthConfigError::Value {
+            variable,
+            problem: problem.to_owned(),
+        };
+        let requires_device_credentials = match set(REQUIRE).as_deref() {
+            None | Some("0" | "false") => false,
+            Some("1" | "true") => true,
+            Some(_) => return Err(wrong(REQUIRE, "must be true or false")),
+        };
+        let Some(issuer) = set(OIDC_ISSUER) else {
+            let given = [OIDC_CLIENT_ID, OIDC_AUDIENCE, OIDC_SCOPE]
+                .into_iter()
+                .find(|name| set(name).is_some());
+            let given = given.or(requires_device_credentials.then_some(REQUIRE));
+            return match given {
+                Some(given) => Err(wrong(given, "needs VFS_SYNC_OIDC_ISSUER, which is not set")),
+                None => Ok(None),
+            };
+        };
+        check_url(OIDC_ISSUER, &issuer)?;
+        if issuer.contains(['?', '#']) {
+            return Err(wrong(OIDC_ISSUER, "must have no query and no fragment"));
+        }
+        let client_id = set(OIDC_CLIENT_ID);
+        let client_id = client_id
+            .ok_or_else(|| wrong(OIDC_CLIENT_ID, "must be set, since VFS_SYNC_OIDC_ISSUER is"))?;
+        let scope = set(OIDC_SCOPE).unwrap_or_else(|| "openid".to_owned());
+        if !scope.split_ascii_whitespace().any(|one| one == "openid") {
+            return Err(wrong(OIDC_SCOPE, "must contain openid"));
+        }
+        let audience = set(OIDC_AUDIENCE);
+        Ok(Some(Self { issuer, client_id, audience, scope, requires_device_credentials }))
+    }
+}
+
 fn parse_algorithm(text: &str) -> Result<Algorithm, AuthConfigError> {
     text.parse().map_err(|_| AuthConfigError::Value {
         variable: ALGORITHM,
@@ -225,7 +304,7 @@ fn key_source(name: &'static str, value: String) -> Result<KeySource, AuthConfig
         PUBLIC_KEY_FILE => KeySource::PublicKeyFile(value.into()),
         JWKS_FILE => KeySource::JwksFile(value.into()),
         _ => {
-            check_url(&value)?;
+            check_url(JWKS_URL, &value)?;
             KeySource::JwksUrl(value)
         }
     })
@@ -261,21 +340,21 @@ fn check_length(variable: &str, secret: &Secret) -> Result<(), AuthConfigError> 
 
 /// Rejects key sets over plain HTTP except on loopback: an attacker on the network could replace
 /// the keys.
-fn check_url(text: &str) -> Result<(), AuthConfigError> {
-    let problem = match reqwest::Url::parse(text) {
-        Err(error) => format!("is not a URL: {error}"),
-        Ok(url) => {
-            let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-            let local = host == "localhost"
-                || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-            match url.scheme() {
-                "https" => return Ok(()),
-                "http" if local => return Ok(()),
-                _ => "must be https:".into(),
-            }
-        }
-    };
-    Err(AuthConfigError::Value { variable: JWKS_URL, problem })
+fn check_url(variable: &'static str, text: &str) -> Result<(), AuthConfigError> {
+    url_problem(text).map_err(|problem| AuthConfigError::Value { variable, problem })
+}
+
+/// Returns what is wrong with a URL that keys come from.
+pub(super) fn url_problem(text: &str) -> Result<(), String> {
+    let url = reqwest::Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let local = host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if local => Ok(()),
+        _ => Err("must be https:".into()),
+    }
 }
 
 #[cfg(test)]
@@ -335,6 +414,33 @@ mod tests {
         ] {
             let error = parse(&[(JWKS_URL, bad)]).unwrap_err().to_string();
             assert!(error.starts_with(JWKS_URL), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_provider_takes_the_place_of_a_key_or_stands_beside_one() {
+        let issuer = (OIDC_ISSUER, "https://id.example/realms/one");
+        let client = (OIDC_CLIENT_ID, "vfs-sync");
+        let alone = parse(&[issuer, client]).unwrap();
+        assert_eq!(alone.keys, KeySource::None);
+        let sign_in = alone.sign_in.unwrap();
+        assert_eq!((&*sign_in.client_id, &*sign_in.scope), ("vfs-sync", "openid"));
+        assert!(!sign_in.requires_device_credentials);
+        let all = [issuer, client, (SECRET, LONG), (OIDC_SCOPE, "openid email"), (REQUIRE, "true")];
+        let beside = parse(&all).unwrap();
+        assert!(matches!(beside.keys, KeySource::Secret(_)));
+        assert!(beside.sign_in.unwrap().requires_device_credentials);
+        for (wrong, named) in [
+            (vec![issuer], OIDC_CLIENT_ID),
+            (vec![client, (SECRET, LONG)], OIDC_CLIENT_ID),
+            (vec![(REQUIRE, "true"), (SECRET, LONG)], REQUIRE),
+            (vec![(REQUIRE, "yes"), issuer, client], REQUIRE),
+            (vec![issuer, client, (OIDC_SCOPE, "email")], OIDC_SCOPE),
+            (vec![(OIDC_ISSUER, "http://id.example"), client], OIDC_ISSUER),
+            (vec![(OIDC_ISSUER, "https://id.example/?a"), client], OIDC_ISSUER),
+        ] {
+            let error = parse(&wrong).unwrap_err().to_string();
+            assert!(error.starts_with(named), "{error}");
         }
     }
 

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::config::{Algorithm, AuthConfig};
+use super::config::{Algorithm, AuthConfig, url_problem};
 use super::keys::{Key, KeySet};
 
 /// The greatest size of a key set's document, in bytes.
@@ -19,39 +20,83 @@ const MAX_WAITING: usize = 64;
 /// The location of a key set.
 pub(super) enum Location {
     File(PathBuf),
-    Url { client: reqwest::Client, url: String },
+    Url {
+        client: reqwest::Client,
+        url: String,
+    },
+    /// The place that an OpenID provider's configuration names.
+    Issuer {
+        client: reqwest::Client,
+        issuer: String,
+    },
+}
+
+/// The part of an OpenID provider's configuration that names its keys.
+#[derive(Deserialize)]
+struct Provider {
+    issuer: String,
+    jwks_uri: String,
 }
 
 impl Location {
     pub(super) fn url(url: String, timeout: Duration) -> Result<Self, String> {
-        let client = reqwest::Client::builder()
-            .timeout(timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| error.to_string())?;
-        Ok(Self::Url { client, url })
+        Ok(Self::Url { client: client(timeout)?, url })
+    }
+
+    pub(super) fn issuer(issuer: String, timeout: Duration) -> Result<Self, String> {
+        Ok(Self::Issuer { client: client(timeout)?, issuer })
     }
 
     async fn load(&self) -> Result<Vec<u8>, String> {
         match self {
             Self::File(path) => tokio::fs::read(path).await.map_err(|error| error.to_string()),
-            Self::Url { client, url } => {
-                let failed = |error: reqwest::Error| error.without_url().to_string();
-                let mut answer = client.get(url).send().await.map_err(failed)?;
-                if !answer.status().is_success() {
-                    return Err(format!("the answer is {}", answer.status()));
+            Self::Url { client, url } => fetch(client, url).await,
+            Self::Issuer { client, issuer } => {
+                let place = format!("{}{CONFIGURATION}", issuer.trim_end_matches('/'));
+                let document = fetch(client, &place).await;
+                let document = document.map_err(|reason| format!("its configuration: {reason}"))?;
+                let found: Provider = serde_json::from_slice(&document)
+                    .map_err(|error| format!("it has no OpenID configuration: {error}"))?;
+                if found.issuer != *issuer {
+                    return Err(format!(
+                        "VFS_SYNC_OIDC_ISSUER is {issuer}, and the provider calls itself {}: they \
+                         must be equal to the letter",
+                        found.issuer
+                    ));
                 }
-                let mut document = Vec::new();
-                while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-                    if document.len() + chunk.len() > MAX_DOCUMENT_BYTES {
-                        return Err(format!("it is larger than {MAX_DOCUMENT_BYTES} bytes"));
-                    }
-                    document.extend_from_slice(&chunk);
-                }
-                Ok(document)
+                url_problem(&found.jwks_uri)
+                    .map_err(|problem| format!("its jwks_uri {problem}"))?;
+                fetch(client, &found.jwks_uri).await
             }
         }
     }
+}
+
+/// The place of a provider's configuration under its issuer identifier.
+const CONFIGURATION: &str = "/.well-known/openid-configuration";
+
+fn client(timeout: Duration) -> Result<reqwest::Client, String> {
+    reqwest::Client::builder()
+        .timeout(timeout)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+async fn fetch(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, String> {
+    let failed = |error: reqwest::Error| error.without_url().to_string();
+    let mut answer = client.get(url).send().await.map_err(failed)?;
+    if !answer.status().is_success() {
+        return Err(format!("the answer is {}", answer.status()));
+    }
+    let mut document = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+        if document.len() + chunk.len() > MAX_DOCUMENT_BYTES {
+            return Err(format!("it is larger than {MAX_DOCUMENT_BYTES} bytes"));
+        }
+        document.extend_from_slice(&chunk);
+    }
+    Ok(document)
 }
 
 /// A cached key set that knows when to fetch again. The last valid set stays in use while fetching

@@ -27,6 +27,10 @@ pub(super) struct KeySet {
 const MIN_RSA_MODULUS_BYTES: usize = 256;
 
 impl KeySet {
+    pub(super) const fn none() -> Self {
+        Self { keys: Vec::new() }
+    }
+
     pub(super) fn of_secret(secret: &Secret) -> Self {
         let verifier = DecodingKey::from_secret(secret.expose());
         Self { keys: vec![Arc::new(Key { id: None, algorithm: Algorithm::Hs256, verifier })] }

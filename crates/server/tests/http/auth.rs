@@ -16,15 +16,15 @@ use crate::scene::{Answer, Scene};
 
 const SECRET: &[u8] = b"a secret of thirty-two bytes, or more";
 
-const ED_ONE: &[u8] = include_bytes!("../keys/ed-one.pem");
-const ED_TWO: &[u8] = include_bytes!("../keys/ed-two.pem");
+pub(crate) const ED_ONE: &[u8] = include_bytes!("../keys/ed-one.pem");
+pub(crate) const ED_TWO: &[u8] = include_bytes!("../keys/ed-two.pem");
 const P256: &[u8] = include_bytes!("../keys/p256.pem");
 const RSA: &[u8] = include_bytes!("../keys/rsa.pem");
 
 /// 2030-01-01, where the scene's clock stands.
-const NOW: i64 = 1_893_456_000;
+pub(crate) const NOW: i64 = 1_893_456_000;
 
-async fn scene(change: impl FnOnce(&mut AuthConfig)) -> Scene {
+pub(crate) async fn scene(change: impl FnOnce(&mut AuthConfig)) -> Scene {
     let mut config = AuthConfig::with_secret(Secret::new(SECRET)).unwrap();
     change(&mut config);
     let scene = Scene::of(TestServer::builder().auth(config)).await;
@@ -52,11 +52,11 @@ fn signed(algorithm: Algorithm, kid: Option<&str>, key: &EncodingKey) -> String 
     jsonwebtoken::encode(&header, &claims(), key).unwrap()
 }
 
-async fn limits(scene: &Scene, token: &str) -> Answer {
+pub(crate) async fn limits(scene: &Scene, token: &str) -> Answer {
     scene.bearer(token).get("/v1/vfs/limits").await
 }
 
-fn refused(answer: &Answer, reason: &str) {
+pub(crate) fn refused(answer: &Answer, reason: &str) {
     let body = answer.refused(401, "unauthorized");
     assert_eq!(body["reason"], reason, "{body}");
     assert_eq!(answer.header("www-authenticate"), "Bearer");
@@ -193,7 +193,7 @@ async fn a_public_key_verifies_its_own_algorithm_alone() {
     }
 }
 
-fn jwk(pem: &[u8], algorithm: Algorithm, kid: &str) -> Value {
+pub(crate) fn jwk(pem: &[u8], algorithm: Algorithm, kid: &str) -> Value {
     let key = match algorithm {
         Algorithm::EdDSA => EncodingKey::from_ed_pem(pem),
         Algorithm::ES256 => EncodingKey::from_ec_pem(pem),
@@ -205,15 +205,15 @@ fn jwk(pem: &[u8], algorithm: Algorithm, kid: &str) -> Value {
 }
 
 /// A key set behind a URL that a test changes.
-struct Issuer {
-    url: String,
+pub(crate) struct Issuer {
+    pub(crate) url: String,
     document: watch::Sender<Option<Value>>,
     asked: Arc<AtomicUsize>,
     hangs: watch::Sender<bool>,
 }
 
 impl Issuer {
-    async fn new(keys: Vec<Value>) -> Self {
+    pub(crate) async fn new(keys: Vec<Value>) -> Self {
         let (document, current) = watch::channel(Some(json!({"keys": keys})));
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
@@ -226,19 +226,24 @@ impl Issuer {
                 document.map(axum::Json).ok_or(http::StatusCode::BAD_GATEWAY)
             }
         };
-        let router = axum::Router::new().route("/jwks", axum::routing::get(answer));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/jwks", listener.local_addr().unwrap());
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let url = format!("{base}/jwks");
+        let configuration = json!({"issuer": base, "jwks_uri": url});
+        let configuration = move || async move { axum::Json(configuration) };
+        let router = axum::Router::new()
+            .route("/jwks", axum::routing::get(answer))
+            .route("/.well-known/openid-configuration", axum::routing::get(configuration));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, document, asked, hangs }
     }
 
-    fn publish(&self, keys: Vec<Value>) {
+    pub(crate) fn publish(&self, keys: Vec<Value>) {
         self.document.send_replace(Some(json!({"keys": keys})));
     }
 
     /// Lets the issuer accept requests and answer none.
-    fn hang(&self) {
+    pub(crate) fn hang(&self) {
         self.hangs.send_replace(true);
     }
 

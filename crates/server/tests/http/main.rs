@@ -29,6 +29,7 @@ mod runbook;
 mod scene;
 mod service;
 mod shares;
+mod sign_in;
 mod storage;
 mod sync;
 mod telemetry;
