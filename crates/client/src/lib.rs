@@ -56,6 +56,7 @@ mod host;
 mod inspection;
 mod lock;
 mod replica;
+pub mod sign_in;
 mod sync;
 pub mod transport;
 

@@ -13,11 +13,13 @@ pub use events::{EventParser, EventStream, LiveEvent};
 pub use ext::TransportExt;
 pub use http::answer::read_answer;
 pub use http::blobs::read_blobs_answer;
+pub(crate) use http::is_loopback;
 pub use http::meant_for::{MeantFor, token_subject};
 #[cfg(target_family = "wasm")]
 pub use http::net::{Fetch, FetchRequest, FetchResponse, PageFetch};
 #[cfg(not(target_family = "wasm"))]
 pub use http::probe::{Probe, ProbeAnswer, ProbeStep, Probed};
+pub use http::sign_in::NotRenewed;
 pub use http::{
     HttpConfig, HttpTransport, StaticToken, TokenProvider, batch_request, batch_results,
 };

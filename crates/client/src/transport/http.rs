@@ -10,6 +10,7 @@ mod min_throughput;
 pub(super) mod net;
 #[cfg(not(target_family = "wasm"))]
 pub(super) mod probe;
+pub(super) mod sign_in;
 mod tus;
 mod user;
 
@@ -52,6 +53,16 @@ pub trait TokenProvider: Send + Sync + 'static {
     /// # Errors
     /// A sentence that says why there is no token.
     async fn token(&self, refresh: bool) -> Result<String, String>;
+
+    /// Returns the token to send as [`Self::token`] does, or the error of the call that needs one. A
+    /// provider that asks a server for tokens tells here whether the server could be reached.
+    ///
+    /// # Errors
+    /// [`TransportError::Unauthorized`] with the sentence of [`Self::token`], unless the provider has
+    /// errors of its own.
+    async fn provide(&self, refresh: bool) -> Result<String, TransportError> {
+        self.token(refresh).await.map_err(TransportError::Unauthorized)
+    }
 }
 
 /// A token that never changes.
@@ -113,7 +124,7 @@ impl HttpConfig {
 }
 
 /// Returns whether what is sent to the server of a URL stays on this machine.
-fn is_loopback(base: &Url) -> bool {
+pub(crate) fn is_loopback(base: &Url) -> bool {
     let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost"
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())

@@ -51,7 +51,10 @@ pub(super) fn network(error: net::Error) -> TransportError {
     TransportError::Network { reason, retry_after: None }
 }
 
-async fn body(call: &'static str, mut response: Response) -> Result<Vec<u8>, TransportError> {
+pub(super) async fn body(
+    call: &'static str,
+    mut response: Response,
+) -> Result<Vec<u8>, TransportError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(network)? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {

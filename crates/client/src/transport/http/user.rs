@@ -24,7 +24,7 @@ struct Bearer {
 
 impl HttpTransport {
     async fn bearer(&self, refresh: bool) -> Result<Bearer, TransportError> {
-        let token = self.token.token(refresh).await.map_err(TransportError::Unauthorized)?;
+        let token = self.token.provide(refresh).await?;
         let mut value = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| TransportError::Unauthorized("the token is no header value".into()))?;
         value.set_sensitive(true);
