@@ -9,6 +9,7 @@ mod live;
 mod operator;
 mod replica;
 mod sharing;
+mod sign_in;
 mod tree;
 
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub(crate) use replica::{
 pub(crate) use sharing::{
     Block, Group, GroupAction, Share, Shares, SharesAction, Unblock, Unshare,
 };
+pub(crate) use sign_in::Login;
 pub(crate) use tree::{
     Cat, FromTo, Get, Ln, Ls, Mkdir, OnePath, Put, Rm, Trash, TrashAction, TrashEmpty,
     TrashRestore, Tree,
@@ -41,6 +43,9 @@ pub(crate) use tree::{
 const TOP: &str = "\
 A first try in one command (a server, two replicas, edits on both sides, identical in the end):
   vfs-sync demo ~/some/folder
+
+On a device, where the server has an identity provider:
+  vfs-sync login --server https://files.example.org && vfs-sync up ~/Documents
 
 By hand:
   export VFS_SYNC_JWT_SECRET=$(openssl rand -hex 32)
@@ -139,6 +144,12 @@ pub(crate) enum Command {
     /// Create a replica of a user's tree on this machine
     #[command(after_help = replica::INIT)]
     Init(Init),
+    /// Sign this device in at the server's identity provider, by a code that you confirm in a browser
+    #[command(after_help = sign_in::LOGIN)]
+    Login(Login),
+    /// End the sign-in of this device; everything on it stays
+    #[command(after_help = sign_in::LOGOUT)]
+    Logout,
     /// Keep directories of this machine in step with the tree, all the time
     #[command(after_help = live::UP)]
     Up(Up),

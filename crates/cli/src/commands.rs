@@ -13,7 +13,7 @@ mod tree;
 use tokio_util::sync::CancellationToken;
 
 use self::operator::{backup, blobs, users};
-use self::replica::{devices, queue, recover, state, sync};
+use self::replica::{devices, queue, recover, sign_in, state, sync};
 use self::sharing::{block, group, share};
 use self::tree::{content, directory, edit, inspect, trash, versions};
 use crate::args::{Admin, Backup, Blobs, Cli, Command, Repair};
@@ -27,6 +27,7 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Serve(args) => operator::serve(*args, output, stop).await,
         Command::Token(args) => operator::token(args, output),
         Command::Admin(Admin::NewEpoch(args)) => operator::new_epoch(args, output).await,
+        Command::Admin(Admin::NewSigningKey(args)) => operator::new_signing_key(args, output).await,
         Command::Admin(Admin::Repair(Repair::ReconcileState(args))) => {
             operator::repair_reconcile_state(args, output).await
         }
@@ -40,6 +41,8 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Completions(args) => replica::completions(args),
         Command::Man(args) => replica::man(args, output),
         Command::Init(args) => replica::init(global, args, output),
+        Command::Login(args) => sign_in::login(global, args, output, stop).await,
+        Command::Logout => sign_in::logout(global, output, stop).await,
         Command::Status(args) => replica::status(global, args, output).await,
         Command::Rematerialise => replica::rematerialise(global, output, stop).await,
         Command::Up(args) => live::up(global, args, output, stop).await,

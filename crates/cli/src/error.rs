@@ -251,7 +251,8 @@ impl Failure {
                  reachable\n`vfs-sync doctor` finds the step at which the way to it ends",
             ),
             TransportError::Unauthorized(_) => Self::new(Kind::Auth, message).hint(
-                "put a fresh token into VFS_SYNC_TOKEN or the file given to `init --token-file`",
+                "sign in with `vfs-sync login`, or put a fresh token into VFS_SYNC_TOKEN or the file \
+                 given to `init --token-file`",
             ),
             TransportError::WrongUser { expected, actual } => {
                 let mut failure = Self::new(Kind::Auth, message).hint(format!(

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use vfs_sync_client::sign_in::{CredentialFile, CredentialState};
 use vfs_sync_client::transport::token_subject;
 use vfs_sync_client::{
     ClientConfig, ClientError, HttpConfig, HttpTransport, HydrateOutcome, SyncClient,
-    TokenProvider, Transport,
+    TokenProvider, Transport, TransportError,
 };
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
 
@@ -27,6 +28,9 @@ pub(crate) const TOKEN_VARIABLE: &str = "VFS_SYNC_TOKEN";
 
 const SETTINGS_FILE: &str = "settings.json";
 const SETTINGS_VERSION: u32 = 1;
+
+/// The file in a replica's directory with the credential that `login` got.
+const CREDENTIAL_FILE: &str = "credential.json";
 
 /// The greatest number of links that are allowed in one live folder.
 pub(crate) const MAX_ALLOWED_LINKS: usize = 100;
@@ -47,12 +51,16 @@ pub(crate) struct Settings {
     pub(crate) server: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<PathBuf>,
+    /// The file of the device's credential, which counts before the token's file wherever it exists;
+    /// `None` if another token was named.
+    #[serde(skip)]
+    credential: Option<PathBuf>,
     /// The cache's limit in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cache_size: Option<u64>,
     /// The device's name in conflicted copies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    device: Option<String>,
+    pub(crate) device: Option<String>,
     /// The user of the replica; earlier versions did not save it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) user: Option<UserId>,
@@ -137,12 +145,39 @@ pub(crate) enum TokenPlace {
     /// The environment variable [`TOKEN_VARIABLE`].
     Variable,
     File(PathBuf),
+    /// The file of the device's credential.
+    Credential(PathBuf),
 }
 
 impl Settings {
-    /// Reads the token, from the environment or its file.
+    /// Reads the token, from the environment, the device's credential, or its file.
     pub(crate) fn token(&self) -> Result<(String, TokenPlace), String> {
         Tokens::of(self).read_from()
+    }
+
+    /// Returns the file of the device's credential, if the device is signed in.
+    pub(crate) fn signed_in(&self) -> Option<&Path> {
+        self.credential.as_deref().filter(|file| file.exists())
+    }
+
+    /// Returns the device's credential in `directory`, whether or not there is one.
+    pub(crate) fn credential_in(&self, directory: &Path) -> Result<CredentialFile> {
+        let file = directory.join(CREDENTIAL_FILE);
+        let config = self.http_config();
+        CredentialFile::new(file, config, self.device.clone().or_else(host_name))
+            .map_err(|error| self.wrong_address(&error))
+    }
+
+    /// Returns the configuration of calls to the server.
+    pub(crate) fn http_config(&self) -> HttpConfig {
+        HttpConfig { insecure_http: self.insecure_http, ..HttpConfig::new(&self.server) }
+    }
+
+    fn wrong_address(&self, error: &TransportError) -> Failure {
+        Failure::usage(format!("{}: {error}", self.server)).hint(
+            "a server's address looks like https://files.example.org, or http://127.0.0.1:7070 on \
+             this machine; in a network where nobody else listens, add --insecure-http",
+        )
     }
 
     pub(crate) fn new(server: &str, token_file: Option<PathBuf>) -> Self {
@@ -151,6 +186,7 @@ impl Settings {
             version,
             server: server.to_owned(),
             token_file,
+            credential: None,
             cache_size: None,
             device: None,
             user: None,
@@ -277,6 +313,20 @@ pub(crate) fn create(global: &Global, init: &Init) -> Result<SyncClient> {
     Ok(client)
 }
 
+/// Creates a replica for a device that has signed in, with the client id of its credential.
+pub(crate) fn create_signed_in(
+    directory: &Path,
+    settings: &Settings,
+    client_id: ReplicaId,
+    user: UserId,
+) -> Result<()> {
+    let settings = Settings { user: Some(user.clone()), ..settings.clone() };
+    let transport = transport(&settings)?;
+    let builder = SyncClient::builder(transport).server(&settings.server).config(config());
+    let _client = builder.client_id(client_id).create(directory, user)?;
+    settings.write(directory)
+}
+
 /// Creates a replica from an exported state as `init` requests, or leaves the directory unchanged.
 pub(crate) fn hydrate(
     global: &Global,
@@ -295,7 +345,7 @@ pub(crate) fn hydrate(
 }
 
 /// Returns the name of this machine, without its domain.
-fn host_name() -> Option<String> {
+pub(crate) fn host_name() -> Option<String> {
     let system = rustix::system::uname();
     let name = system.nodename().to_str().ok()?;
     let name = name.split('.').next().unwrap_or(name).trim();
@@ -328,12 +378,16 @@ fn transport(settings: &Settings) -> Result<Arc<dyn Transport>> {
 /// Creates a transport to the server of the settings, with their token.
 pub(crate) fn http(settings: &Settings, mut config: HttpConfig) -> Result<HttpTransport> {
     config.insecure_http = settings.insecure_http;
-    HttpTransport::new(config, Tokens::of(settings)).map_err(|error| {
-        Failure::usage(format!("{}: {error}", settings.server)).hint(
-            "a server's address looks like https://files.example.org, or http://127.0.0.1:7070 on \
-             this machine; in a network where nobody else listens, add --insecure-http",
-        )
-    })
+    let credential = match &settings.credential {
+        Some(file) => {
+            let device = settings.device.clone().or_else(host_name);
+            let opened = CredentialFile::new(file, config.clone(), device);
+            Some(opened.map_err(|error| settings.wrong_address(&error))?)
+        }
+        None => None,
+    };
+    HttpTransport::new(config, Bearer { tokens: Tokens::of(settings), credential })
+        .map_err(|error| settings.wrong_address(&error))
 }
 
 /// Connects to a server for calls that need no replica: the named one, or the replica's.
@@ -349,7 +403,10 @@ pub(crate) fn server(
             let settings = read_settings(&directory(global)?).map_err(|failure| {
                 failure.hint("name the server with --server, or a replica with --replica")
             })?;
-            Settings { token_file: token_file.or(settings.token_file), ..settings }
+            match token_file {
+                Some(named) => Settings { token_file: Some(named), credential: None, ..settings },
+                None => settings,
+            }
         }
     };
     let mut settings = settings;
@@ -381,12 +438,13 @@ pub(crate) fn read_settings(directory: &Path) -> Result<Settings> {
         Failure::new(Kind::Corrupt, format!("{}: {reason}", path.display()))
             .hint("repair the file: {\"version\":1,\"server\":\"http://…\",\"tokenFile\":\"…\"}")
     };
-    let settings: Settings =
+    let mut settings: Settings =
         serde_json::from_str(&text).map_err(|error| corrupt(error.to_string()))?;
     if settings.version != SETTINGS_VERSION {
         return Err(corrupt(format!("version {} is unknown", settings.version))
             .hint("use a newer vfs-sync"));
     }
+    settings.credential = Some(directory.join(CREDENTIAL_FILE));
     Ok(settings)
 }
 
@@ -428,14 +486,24 @@ pub(crate) fn read_bounded(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// A provider of the token from the environment or its file, which is read again for each call.
+/// The token from the environment, the device's credential, or its file, each read again for each
+/// call.
 struct Tokens {
     file: Option<PathBuf>,
+    credential: Option<PathBuf>,
 }
 
 impl Tokens {
     fn of(settings: &Settings) -> Self {
-        Self { file: settings.token_file.clone() }
+        let (file, credential) = (settings.token_file.clone(), settings.credential.clone());
+        Self { file, credential }
+    }
+
+    /// Returns whether the device's credential is the place of the token.
+    fn is_of_credential(&self) -> bool {
+        let is_in_variable =
+            std::env::var(TOKEN_VARIABLE).is_ok_and(|token| !token.trim().is_empty());
+        !is_in_variable && self.credential.as_ref().is_some_and(|file| file.exists())
     }
 
     fn read(&self) -> Result<String, String> {
@@ -443,22 +511,30 @@ impl Tokens {
     }
 
     fn read_from(&self) -> Result<(String, TokenPlace), String> {
+        let credential = self.credential.as_ref().filter(|_| self.is_of_credential());
         let (token, place) = match std::env::var(TOKEN_VARIABLE) {
             Ok(token) if !token.trim().is_empty() => (token, TokenPlace::Variable),
+            _ if let Some(file) = credential => {
+                (CredentialState::read(file)?.access_token, TokenPlace::Credential(file.clone()))
+            }
             _ => match &self.file {
                 Some(file) => {
                     let text = read_bounded(file)
                         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
                     (text, TokenPlace::File(file.clone()))
                 }
-                None => return Err(format!("no token: {TOKEN_VARIABLE} is not set")),
+                None => {
+                    return Err(format!(
+                        "no token: {TOKEN_VARIABLE} is not set, and this device is not signed in"
+                    ));
+                }
             },
         };
         let token = token.trim();
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
             let place = match &place {
                 TokenPlace::Variable => TOKEN_VARIABLE.to_owned(),
-                TokenPlace::File(file) => file.display().to_string(),
+                TokenPlace::File(file) | TokenPlace::Credential(file) => file.display().to_string(),
             };
             return Err(format!("{place} has no token in it"));
         }
@@ -466,10 +542,23 @@ impl Tokens {
     }
 }
 
+/// The source of the tokens of a transport.
+struct Bearer {
+    tokens: Tokens,
+    credential: Option<CredentialFile>,
+}
+
 #[async_trait]
-impl TokenProvider for Tokens {
-    async fn token(&self, _refresh: bool) -> Result<String, String> {
-        self.read()
+impl TokenProvider for Bearer {
+    async fn token(&self, refresh: bool) -> Result<String, String> {
+        self.provide(refresh).await.map_err(|error| error.to_string())
+    }
+
+    async fn provide(&self, refresh: bool) -> Result<String, TransportError> {
+        match &self.credential {
+            Some(credential) if self.tokens.is_of_credential() => credential.provide(refresh).await,
+            _ => self.tokens.read().map_err(TransportError::Unauthorized),
+        }
     }
 }
 
@@ -480,13 +569,13 @@ mod tests {
     #[test]
     fn a_token_file_without_an_end_is_refused() {
         for endless in ["/dev/zero", "/dev"] {
-            let tokens = Tokens { file: Some(endless.into()) };
+            let tokens = Tokens { file: Some(endless.into()), credential: None };
             assert!(tokens.read().unwrap_err().starts_with("cannot read /dev"), "{endless}");
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("huge");
         std::fs::write(&path, "x".repeat(MAX_SMALL_FILE_BYTES as usize + 1)).unwrap();
-        let reason = Tokens { file: Some(path) }.read().unwrap_err();
+        let reason = Tokens { file: Some(path), credential: None }.read().unwrap_err();
         assert!(reason.contains("more than"), "{reason}");
     }
 
@@ -524,6 +613,7 @@ mod tests {
         }
         let settings = Settings::new("http://h", Some("/t".into()));
         settings.write(dir.path()).unwrap();
-        assert_eq!(read_settings(dir.path()).unwrap(), settings);
+        let credential = Some(dir.path().join(CREDENTIAL_FILE));
+        assert_eq!(read_settings(dir.path()).unwrap(), Settings { credential, ..settings });
     }
 }

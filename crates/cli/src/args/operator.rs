@@ -13,7 +13,7 @@ use super::limits::Limits;
 pub(super) const SERVE: &str = "\
 Configured by the environment (see docs/install.md): VFS_SYNC_JWT_SECRET, or its file in
 VFS_SYNC_JWT_SECRET_FILE, or a public key or JWKS; VFS_SYNC_DATABASE_URL for PostgreSQL, else SQLite
-in --data. Port 0 picks a free port; the address is printed. SIGTERM and Ctrl-C stop the server
+in --data; VFS_SYNC_OIDC_ISSUER and VFS_SYNC_OIDC_CLIENT_ID for `vfs-sync login`. Port 0 picks a free port; the address is printed. SIGTERM and Ctrl-C stop the server
 gracefully. With --json it prints a document on a line for each event, and logs as JSON.
 
 Examples:
@@ -202,6 +202,11 @@ pub(crate) enum Admin {
         after_help = "Each start of a server begins an epoch by itself, so this is needed only where a database was\nrestored under running servers. See docs/backup.md.\n\nExamples:\n  vfs-sync admin new-epoch --data /var/lib/vfs-sync"
     )]
     NewEpoch(NewEpoch),
+    /// Replace the keys that sign the access tokens of devices, as after a leak of the database
+    #[command(
+        after_help = "A key is replaced every 30 days by itself. Whoever has read the database or a backup can make access\ntokens until then: this ends it within seconds on every server of the database, which may keep\nrunning. Devices that have signed in renew by themselves.\n\nExamples:\n  vfs-sync admin new-signing-key --data /var/lib/vfs-sync"
+    )]
+    NewSigningKey(Database),
     /// List users, limit, disable or enable one, over the server's API
     #[command(after_help = super::devices::ADMIN_USERS)]
     Users(AdminUsers),

@@ -142,7 +142,7 @@ async fn beyond(
     checks: &mut Vec<Check>,
 ) {
     let user = local.map(|local| &local.state.user).or(settings.user.as_ref());
-    let has_token = token::checks(settings, user, now, checks);
+    let has_token = token::checks(site, settings, user, now, checks);
     let reached = network::checks(site, settings, checks).await;
     let because = match (&reached, has_token, local) {
         (None, ..) => "the server is not reached",

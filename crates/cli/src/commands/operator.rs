@@ -151,6 +151,19 @@ pub(super) async fn new_epoch(args: NewEpoch, output: Output) -> Result<()> {
     output.json(&json!({ "epoch": epoch }))
 }
 
+pub(super) async fn new_signing_key(args: Database, output: Output) -> Result<()> {
+    let database = existing(&args)?;
+    let store = vfs_sync_store::open(&database, server::now()).await;
+    let store = store.map_err(server::store_failure)?;
+    let key = vfs_sync_server::auth::new_signing_key(server::now());
+    let key = key.ok_or_else(|| Failure::failed("the system gives no random bytes"))?;
+    let keys = store.add_signing_key(key, true).await.map_err(server::store_failure)?;
+    output.say(format_args!(
+        "access tokens are signed by another key within seconds: devices renew theirs by themselves"
+    ))?;
+    output.json(&json!({ "keyId": keys.first().map(|key| &key.id) }))
+}
+
 pub(super) async fn repair_reconcile_state(
     args: RepairReconcileState,
     output: Output,

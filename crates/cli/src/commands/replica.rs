@@ -4,6 +4,7 @@ pub(super) mod devices;
 pub(super) mod outstanding;
 pub(super) mod queue;
 pub(super) mod recover;
+pub(super) mod sign_in;
 pub(super) mod state;
 pub(super) mod sync;
 

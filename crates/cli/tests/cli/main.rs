@@ -20,6 +20,7 @@ mod explain;
 #[cfg(target_os = "linux")]
 mod little_room;
 mod live;
+mod login;
 mod migration;
 mod object_store;
 mod packages;
@@ -27,6 +28,7 @@ mod processes;
 mod readme;
 mod records;
 mod sharing;
+
 mod support;
 mod sync;
 mod trash;

@@ -1,15 +1,17 @@
 //! Checks of the token: present, private, the user's, valid now.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
+use vfs_sync_client::sign_in::CredentialState;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::time::Timestamp;
 
 use super::check::Check;
-use super::site::quoted;
+use super::site::{Site, quoted};
 use crate::replica::{Settings, TOKEN_VARIABLE, TokenPlace};
 
 /// The time before its expiry from which a token is worth a note, in milliseconds.
@@ -19,6 +21,7 @@ const LEEWAY: i64 = 60_000;
 
 /// Checks the token; returns whether there is one.
 pub(super) fn checks(
+    site: &Site<'_>,
     settings: &Settings,
     user: Option<&UserId>,
     now: Timestamp,
@@ -26,6 +29,7 @@ pub(super) fn checks(
 ) -> bool {
     // The old file stays until there is a new one.
     let renew = match &settings.token_file {
+        _ if settings.signed_in().is_some() => site.command("login"),
         Some(file) => {
             let new = quoted(&file.with_extension("new"));
             let user = shown(user);
@@ -53,7 +57,7 @@ pub(super) fn checks(
     };
     let from = match &place {
         TokenPlace::Variable => TOKEN_VARIABLE.to_owned(),
-        TokenPlace::File(file) => file.display().to_string(),
+        TokenPlace::File(file) | TokenPlace::Credential(file) => file.display().to_string(),
     };
     checks.push(
         Check::ok("token.present", format!("there is a token in {from}"))
@@ -63,7 +67,10 @@ pub(super) fn checks(
     checks.push(file_check(&place));
     let claims = claims(&token);
     checks.push(user_check(claims.as_ref(), user, &renew));
-    checks.push(expiry_check(claims.as_ref(), now, &renew));
+    checks.push(match &place {
+        TokenPlace::Credential(file) => sign_in_check(file, &renew),
+        TokenPlace::Variable | TokenPlace::File(_) => expiry_check(claims.as_ref(), now, &renew),
+    });
     let scopes = claims.as_ref().and_then(|claims| claims.get("scope")?.as_str());
     checks.push(match scopes {
         Some(scopes) => Check::ok("token.scopes", format!("the token has the scopes {scopes}"))
@@ -88,8 +95,11 @@ fn claims(token: &str) -> Option<Map<String, Value>> {
 }
 
 fn file_check(place: &TokenPlace) -> Check {
-    let TokenPlace::File(file) = place else {
-        return Check::ok("token.file", format!("the token is in {TOKEN_VARIABLE}"));
+    let file = match place {
+        TokenPlace::File(file) | TokenPlace::Credential(file) => file,
+        TokenPlace::Variable => {
+            return Check::ok("token.file", format!("the token is in {TOKEN_VARIABLE}"));
+        }
     };
     let mode = match std::fs::metadata(file) {
         Ok(meta) => meta.permissions().mode() & 0o777,
@@ -130,6 +140,24 @@ fn user_check(claims: Option<&Map<String, Value>>, user: Option<&UserId>, renew:
                 .explained("wrong_user")
                 .next(renew)
         }
+    }
+}
+
+/// Checks whether the device is signed in still, as far as it was told.
+fn sign_in_check(file: &Path, renew: &str) -> Check {
+    const ID: &str = "token.expiry";
+    match CredentialState::read(file) {
+        Ok(CredentialState { ended: Some(reason), .. }) => {
+            Check::problem(ID, format!("the sign-in of this device has ended: {reason}"))
+                .text("reason", &reason)
+                .explained("credential_ended")
+                .next(renew)
+        }
+        Ok(_) => Check::ok(ID, "the device is signed in, and renews its token by itself"),
+        Err(reason) => Check::problem(ID, format!("the sign-in cannot be read: {reason}"))
+            .text("reason", &reason)
+            .explained("credential_ended")
+            .next(renew),
     }
 }
 
