@@ -231,7 +231,7 @@ fn nothing_saved_is_lost_in_any_state_and_both_sides_end_the_same() {
         worlds.iter().flat_map(|start| orders.clone().map(move |late| (start, late)))
     {
         let end = start.clone().settle(late);
-        for saved in [saved_here(&start), saved_elsewhere(&start)].into_iter().flatten() {
+        for saved in [saved_here(start), saved_elsewhere(start)].into_iter().flatten() {
             assert!(end.tree_has(saved), "{saved} is lost: {start:?} became {end:?}");
         }
         if let Some((_, row)) = start.row.filter(|(_, row)| !row.agreed) {
