@@ -18,8 +18,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use backup::{Backup, BackupCreate, BackupRestore, BackupVerify};
 pub(crate) use devices::{
-    AdminDevices, AdminDevicesAction, AdminUsers, AdminUsersAction, DevicesAction, LimitUser,
-    OwnLimit,
+    AdminDevices, AdminDevicesAction, AdminUsers, AdminUsersAction, DevicesAction, ExportUser,
+    LimitUser, OwnLimit,
 };
 pub(crate) use diagnosis::{Doctor, Explain};
 pub(crate) use directory::{Export, Import};

@@ -101,6 +101,10 @@ impl Failure {
                 "everything on this device stays, and so does its queue; to synchronise this machine \
                  again create another replica with `vfs-sync init`: see --replica"
             }
+            code::USER_DELETED => {
+                "everything on this device stays, and so does its queue; if it was a mistake, the \
+                 server's operator can allow the user again with `vfs-sync admin users allow`"
+            }
             _ => {
                 "everything on this device stays, and so does its queue; once the server's operator \
                  has enabled the user again, run `vfs-sync sync`"
@@ -216,7 +220,8 @@ impl From<ClientError> for Failure {
                 ))
                 .explained(&reason.signature),
             ClientError::Stopped(reason)
-                if [code::DEVICE_REVOKED, code::USER_DISABLED].contains(&&*reason.signature) =>
+                if [code::DEVICE_REVOKED, code::USER_DISABLED, code::USER_DELETED]
+                    .contains(&&*reason.signature) =>
             {
                 Self::denied(&reason.signature, message).explained(&reason.signature)
             }

@@ -99,9 +99,10 @@ pub(crate) fn store_failure(error: StoreError) -> Failure {
             Failure::new(Kind::Corrupt, message)
                 .hint("restore the database from a backup: see docs/backup.md")
         }
-        StoreError::TooManyConsequences | StoreError::NoMemory | StoreError::OverQuota { .. } => {
-            Failure::failed(message)
-        }
+        StoreError::TooManyConsequences
+        | StoreError::NoMemory
+        | StoreError::UserDeleted
+        | StoreError::OverQuota { .. } => Failure::failed(message),
         StoreError::WentBack | StoreError::Failed(_) => Failure::new(Kind::Corrupt, message)
             .hint("check that it is a vfs-sync database, and that this user may write to it"),
     }

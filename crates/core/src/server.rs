@@ -3,6 +3,7 @@
 
 pub mod attach;
 pub mod credential;
+pub mod deletion;
 pub mod device;
 pub mod feed_window;
 pub mod push;

@@ -383,6 +383,11 @@ pub mod code {
     pub const DEVICE_REVOKED: &str = "device_revoked";
     /// An operator has disabled the user (`403`): the server serves none of the user's devices.
     pub const USER_DISABLED: &str = "user_disabled";
+    /// The user was deleted (`403`): the server serves none of the user's devices until an operator
+    /// allows the user again.
+    pub const USER_DELETED: &str = "user_deleted";
+    /// The user is being deleted (`409`): that has to be called off, or come to its end, first.
+    pub const DELETION_UNDER_WAY: &str = "deletion_under_way";
     /// The user has no such device.
     pub const UNKNOWN_DEVICE: &str = "unknown_device";
     /// The server has no provider to sign in with: it takes tokens by hand.

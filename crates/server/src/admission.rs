@@ -43,6 +43,8 @@ type Key = (UserId, Option<ReplicaId>);
 pub(crate) enum Denial {
     /// An operator has disabled the user.
     UserDisabled,
+    /// The user was deleted.
+    UserDeleted,
     /// The device was revoked.
     DeviceRevoked,
 }
@@ -50,6 +52,7 @@ pub(crate) enum Denial {
 impl Denial {
     pub(crate) fn of(admission: Admission) -> Option<Self> {
         match admission {
+            Admission { is_deleted: true, .. } => Some(Self::UserDeleted),
             Admission { is_disabled: true, .. } => Some(Self::UserDisabled),
             Admission { is_revoked: true, .. } => Some(Self::DeviceRevoked),
             _ => None,
@@ -63,6 +66,10 @@ impl From<Denial> for ApiError {
             Denial::UserDisabled => (
                 code::USER_DISABLED,
                 "The server's operator has disabled this user: the device keeps everything it has",
+            ),
+            Denial::UserDeleted => (
+                code::USER_DELETED,
+                "The user was deleted from the server: the device keeps everything it has",
             ),
             Denial::DeviceRevoked => (
                 code::DEVICE_REVOKED,

@@ -136,6 +136,10 @@ pub struct ServerConfig {
     pub prune_interval: Duration,
     /// The interval between two sweeps of expired stages and unneeded bytes.
     pub sweep_interval: Duration,
+    /// The interval between two looks for deletions of users whose next step is due.
+    pub deletion_interval: Duration,
+    /// The time from the removal of a user's last row to a look for what a late call left.
+    pub deletion_settle: Duration,
 }
 
 const MIB: usize = 1024 * 1024;
@@ -185,6 +189,8 @@ impl Default for ServerConfig {
             data: None,
             prune_interval: HOUR,
             sweep_interval: Duration::from_secs(60),
+            deletion_interval: Duration::from_secs(2),
+            deletion_settle: Duration::from_secs(15),
         }
     }
 }

@@ -17,6 +17,7 @@ use vfs_sync_core::server::attach::{AttachRefusal, WriteIdGap};
 use vfs_sync_core::wire::{ErrorBody, code};
 use vfs_sync_store::{Rematerialize, StoreError};
 
+use crate::admission::Denial;
 use crate::auth::TokenError;
 use crate::http::body::{Idle, SourceError};
 
@@ -150,6 +151,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_USER, "The server knows no such user")
     }
 
+    pub(crate) fn deletion_under_way() -> Self {
+        let sentence = "The user is being deleted: call that off before it begins, or let it end";
+        Self::new(StatusCode::CONFLICT, code::DELETION_UNDER_WAY, sentence)
+    }
+
     pub(crate) fn lacks_scope(scope: &'static str) -> Self {
         let sentence = format!("The token lacks the scope {scope}");
         Self::new(StatusCode::FORBIDDEN, code::INSUFFICIENT_SCOPE, sentence)
@@ -264,6 +270,7 @@ impl From<StoreError> for ApiError {
                 error.with("limit", over.limit)
             }
             StoreError::TooManyConsequences => Self::too_many_consequences(),
+            StoreError::UserDeleted => Denial::UserDeleted.into(),
             StoreError::MalformedRow { table, key, reason } => {
                 tracing::error!(table, key, reason, "a row is malformed");
                 metrics::counter!("vfs_sync_store_errors_total", "kind" => "malformed_row")

@@ -122,7 +122,12 @@ pub(crate) const FAMILIES: &[Family] = &[
     counter("vfs_sync_quota_exceeded_total", "limit", "Requests beyond a user's quota."),
     counter("vfs_sync_auth_failures_total", "reason", "Requests without a valid token."),
     counter("vfs_sync_wrong_user_total", "", "Requests for another user than the token's."),
-    counter("vfs_sync_denied_total", "code", "Requests of revoked devices and disabled users."),
+    counter(
+        "vfs_sync_denied_total",
+        "code",
+        "Requests of revoked devices, and of disabled and deleted users.",
+    ),
+    counter("vfs_sync_users_deleted_total", "", "Deletions of users that came to their end."),
     counter("vfs_sync_pruned_total", "kind", "Rows that retention removed."),
     counter(
         "vfs_sync_swept_total",

@@ -25,6 +25,7 @@ mod audit;
 pub mod auth;
 mod blobs;
 mod config;
+mod deletion;
 mod devices;
 mod environment;
 mod error;
@@ -145,6 +146,7 @@ impl Server {
         let _guard = stop.clone().drop_guard();
         let pruning = tokio::spawn(maintenance::prune_regularly(self.app.clone(), stop.clone()));
         let sweeping = tokio::spawn(maintenance::sweep_regularly(self.app.clone(), stop.clone()));
+        let deleting = tokio::spawn(deletion::delete_regularly(self.app.clone(), stop.clone()));
         let hinting = tokio::spawn(live::keep_up(self.app.clone(), stop.clone()));
         let admitting = tokio::spawn(admission::keep_up(self.app.clone(), stop.clone()));
         let noting = tokio::spawn(devices::keep_up(self.app.clone(), stop.clone()));
@@ -173,6 +175,7 @@ impl Server {
             let _ = operator.await;
         }
         let _ = pruning.await;
+        let _ = deleting.await;
         let _ = sweeping.await;
         let _ = hinting.await;
         let _ = admitting.await;

@@ -3,36 +3,26 @@
 use std::sync::OnceLock;
 
 use vfs_sync_core::id::UserId;
-use vfs_sync_store::{MetadataStore, StoreError};
+use vfs_sync_store::{MetadataStore, StoreError, pseudonym};
 
-/// Hex digits of a pseudonym: 64 bits, so that no two of a million users share one.
-const DIGITS: usize = 16;
-
-/// The key of the pseudonyms, which belongs to the database: all its servers name a user alike, and
-/// nobody else can tell which name is whose.
+/// The secret of the pseudonyms, which belongs to the database: all its servers name a user alike,
+/// and nobody else can tell which name is whose.
 #[derive(Default)]
-pub(crate) struct Pseudonyms(OnceLock<[u8; 32]>);
+pub(crate) struct Pseudonyms(OnceLock<String>);
 
 impl Pseudonyms {
-    /// Reads the key from the database, unless it is known.
+    /// Reads the secret from the database, unless it is known.
     pub(crate) async fn load(&self, store: &dyn MetadataStore) -> Result<(), StoreError> {
         if self.0.get().is_none() {
             let secret = store.identity().await?.pseudonym_secret;
-            let key = blake3::derive_key("vfs-sync pseudonyms of users", secret.as_bytes());
-            self.0.get_or_init(|| key);
+            self.0.get_or_init(|| secret);
         }
         Ok(())
     }
 
-    /// Returns the pseudonym of a user; `-` before the key was read.
+    /// Returns the pseudonym of a user; `-` before the secret was read.
     pub(crate) fn of(&self, user: &UserId) -> String {
-        match self.0.get() {
-            None => "-".to_owned(),
-            Some(key) => {
-                let hash = blake3::keyed_hash(key, user.as_str().as_bytes());
-                hash.to_hex().chars().take(DIGITS).collect()
-            }
-        }
+        self.0.get().map_or_else(|| "-".to_owned(), |secret| pseudonym(secret, user))
     }
 }
 
@@ -55,7 +45,7 @@ mod tests {
             pseudonyms.load(&*store).await.unwrap();
         }
         assert_eq!(one.of(&alice), other.of(&alice));
-        assert_eq!(one.of(&alice).len(), DIGITS);
+        assert_eq!(one.of(&alice).len(), 16);
         assert_ne!(one.of(&alice), one.of(&UserId::new("bob").unwrap()));
     }
 }

@@ -119,6 +119,8 @@ fn admin_routes() -> Vec<Route> {
         ("/v1/vfs/admin/users/{userId}/limits", post(users::limit)),
         ("/v1/vfs/admin/users/{userId}/disable", post(users::disable)),
         ("/v1/vfs/admin/users/{userId}/enable", post(users::enable)),
+        ("/v1/vfs/admin/users/{userId}/delete", post(users::delete)),
+        ("/v1/vfs/admin/users/{userId}/allow", post(users::allow)),
     ]
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use tokio::sync::Notify;
 use vfs_sync_blobs::BlobStore;
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::time::Timestamp;
@@ -43,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) sightings: Sightings,
     pub(crate) pseudonyms: Pseudonyms,
     pub(crate) successes: Successes,
+    /// Wakes the removal of deleted users.
+    pub(crate) deletions: Notify,
     memory: Shares,
     requests: Shares,
     large_uploads: Shares,
@@ -86,6 +89,7 @@ impl App {
             sightings: Sightings::default(),
             pseudonyms: Pseudonyms::default(),
             successes: Successes::default(),
+            deletions: Notify::new(),
             rates: Rates::new(&config),
             config,
             memory,
@@ -96,6 +100,12 @@ impl App {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.environment.now()
+    }
+
+    /// Returns a random number, for an epoch.
+    pub(crate) fn chance(&self) -> u16 {
+        // The end of an id is random.
+        u16::try_from(self.environment.unique() & 0xffff).unwrap_or(0)
     }
 
     /// Returns the admission of a user and of the device that a request names, and notes the call.

@@ -9,6 +9,7 @@
 mod arrival;
 mod attach;
 mod credential;
+mod deletion;
 mod device;
 mod maintenance;
 pub(crate) mod members;
@@ -31,6 +32,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::server::attach::AttachRefusal;
 use vfs_sync_core::server::credential::SigningKey;
+use vfs_sync_core::server::deletion::{Deletion, DeletionPace};
 use vfs_sync_core::server::device::{DeviceState, Sighting};
 use vfs_sync_core::server::feed_window::PullRequest;
 use vfs_sync_core::server::push::{Bound, PushBatch};
@@ -49,8 +51,8 @@ use crate::error::{Result, StoreError};
 use crate::moves::{Announcements, FeedHeads, HeadObserver};
 use crate::topics::{Decision, Topics};
 use crate::values::{
-    AbandonAnswer, Admission, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, DeviceChange,
-    Identity, MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim,
+    AbandonAnswer, Admission, AllowAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer,
+    DeviceChange, Identity, MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim,
     ReconcileAnswer, RenewAnswer, RestoreAnswer, Retention, SignInAnswer, StageAnswer, StageRecord,
     Totals, TrashCursor, TrashListing, UploadAccess, UploadAnswer, UserChange,
 };
@@ -704,6 +706,28 @@ operations! {
     /// Disables or enables a user, or replaces the user's limits. Returns whether the user was known
     /// before; one who was not is from then on.
     writes change_user: ChangeUser { user: UserId, change: UserChange, now: Timestamp } -> bool;
+
+    /// Begins the deletion of a user, who is disabled from now on: nothing is removed before `due_at`.
+    /// A repetition moves the time, until the removal has begun. Returns the deletion; `None` for an
+    /// unknown user.
+    writes delete_user: DeleteUser { user: UserId, due_at: Timestamp, now: Timestamp }
+        -> Option<Deletion>;
+
+    /// Reads the deletion of a user, or its receipt.
+    reads deletion: ReadDeletion { user: UserId } -> Option<Deletion>;
+
+    /// Allows a user who was deleted, or calls a deletion off whose removal has not begun. `chance`
+    /// is a random number, for the epoch that begins: the user's new feed follows no earlier one.
+    writes allow_user: AllowUser { user: UserId, now: Timestamp, chance: u16 } -> AllowAnswer;
+
+    /// Returns the pseudonyms of users of whose deletion a step is due at `now`.
+    reads due_deletions: DueDeletions { now: Timestamp, at_most: u32 } -> Vec<String>;
+
+    /// Takes the next step of a deletion, if one is due at `now`: a bounded part of a phase, of about
+    /// `at_most` rows. Returns the deletion after it.
+    writes deletion_step: DeletionStep {
+        pseudonym: String, now: Timestamp, at_most: u32, pace: DeletionPace
+    } -> Option<Deletion>, weighs |_it| 1_000;
 
     /// Returns whether a user, and a device of the user's, may be served.
     reads admission: AdmissionOf { user: UserId, client: Option<ReplicaId> } -> Admission;

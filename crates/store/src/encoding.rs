@@ -7,6 +7,7 @@ use vfs_sync_core::access::{AccessLevel, PrincipalType};
 use vfs_sync_core::content::RelationKind;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ChangeId;
+use vfs_sync_core::server::deletion::Deletion;
 use vfs_sync_core::server::device::DeviceFacts;
 use vfs_sync_core::server::push::Awaited;
 use vfs_sync_core::server::push::Outcome;
@@ -83,6 +84,21 @@ pub(crate) const fn awaited_code(awaited: Awaited) -> i64 {
         Awaited::Call => 1,
         Awaited::Less => 2,
     }
+}
+
+/// Encodes a deletion as the text of its row.
+pub(crate) fn deletion_json(deletion: &Deletion) -> Result<String> {
+    serde_json::to_string(deletion).map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+/// Decodes the text of a deletion's row.
+pub(crate) fn deletion(pseudonym: &str, text: &str) -> Result<Deletion> {
+    serde_json::from_str(text).map_err(|error| malformed("deletions", pseudonym, error))
+}
+
+/// Returns a text as JSON writes it.
+pub(crate) fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// An outcome as `(outcome, authored_at)`.

@@ -32,6 +32,9 @@ pub enum StoreError {
     /// Other transactions were in the way each time that it ran: a retry may help.
     #[error("the database is unavailable: transactions were in each other's way")]
     Conflict,
+    /// The user was deleted: no push of the user's is applied.
+    #[error("the user was deleted")]
+    UserDeleted,
     /// The user has too many calls in progress: a retry helps once they are done.
     #[error("the user has too many calls in progress")]
     TooMany,

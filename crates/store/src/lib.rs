@@ -37,9 +37,9 @@ pub use vfs_sync_core::server::stage::{
 };
 
 pub use values::{
-    AbandonAnswer, Admission, BlobRecord, BlobRow, BlobSummary, DeleteAnswer, DeviceChange,
-    FeedPage, Identity, KEPT_VERSIONS, MAX_COUNTED, MAX_HOLD, MAX_TRASH_ITEMS, MalformedState,
-    Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim, ReconcileAnswer, RenewAnswer,
-    RestoreAnswer, Retention, SignInAnswer, StageAnswer, StageRecord, Totals, TrashCursor,
-    TrashListing, UploadAccess, UploadAnswer, UserChange,
+    AbandonAnswer, Admission, AllowAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer,
+    DeviceChange, FeedPage, Identity, KEPT_VERSIONS, MAX_COUNTED, MAX_HOLD, MAX_TRASH_ITEMS,
+    MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim, ReconcileAnswer,
+    RenewAnswer, RestoreAnswer, Retention, SignInAnswer, StageAnswer, StageRecord, Totals,
+    TrashCursor, TrashListing, UploadAccess, UploadAnswer, UserChange, pseudonym,
 };

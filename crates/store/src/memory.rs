@@ -1,6 +1,7 @@
 //! The store in memory: ordered maps, one transaction at a time, no disk.
 
 mod credentials;
+mod deletions;
 mod devices;
 mod feeds;
 mod locks;

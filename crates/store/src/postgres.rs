@@ -5,6 +5,7 @@
 //! commit. A pull reads one REPEATABLE READ snapshot.
 
 mod credentials;
+mod deletions;
 mod devices;
 pub(crate) mod dump;
 mod feeds;

@@ -3,6 +3,7 @@
 
 mod conflicts;
 mod credentials;
+mod deletions;
 mod devices;
 mod feeds;
 mod locks;

@@ -11,6 +11,7 @@ use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, WriteId};
 use vfs_sync_core::server::attach::{AttachChanges, MadeAttach};
 use vfs_sync_core::server::credential::{Credential, SigningKey};
+use vfs_sync_core::server::deletion::Deletion;
 use vfs_sync_core::server::device::{Device, DeviceState};
 use vfs_sync_core::server::feed_window::{EpochStart, Window};
 use vfs_sync_core::server::push::{
@@ -140,6 +141,7 @@ pub(crate) trait Topics:
     + Devices
     + Credentials
     + Users
+    + Deletions
     + Maintenance
 {
 }
@@ -156,6 +158,7 @@ impl<T> Topics for T where
         + Devices
         + Credentials
         + Users
+        + Deletions
         + Maintenance
 {
 }
@@ -653,6 +656,117 @@ pub(crate) trait Users {
 
     /// Writes the time since when the user is disabled.
     async fn set_disabled(&mut self, user: &UserId, since: Option<Timestamp>) -> Result<()>;
+}
+
+/// Rows that name a user who is being removed, and the progress of the removal. No method that removes rows takes more
+/// than it is told, so that nobody waits for long.
+pub(crate) trait Deletions {
+    /// Returns the deletion of a pseudonym's user; it is locked if the transaction writes.
+    async fn deletion(&mut self, pseudonym: &str) -> Result<Option<Deletion>>;
+
+    /// Writes a deletion, replacing the one of the same pseudonym.
+    async fn put_deletion(&mut self, deletion: &Deletion) -> Result<()>;
+
+    /// Removes a deletion that was called off.
+    async fn drop_deletion(&mut self, pseudonym: &str) -> Result<()>;
+
+    /// Returns the pseudonyms of deletions whose next step is due at `now`, the longest due first.
+    async fn due_deletions(&mut self, now: Timestamp, at_most: u32) -> Result<Vec<String>>;
+
+    /// Marks the user's realm, so that no push of the user's is decided under its lock.
+    async fn refuse_pushes(&mut self, user: &UserId) -> Result<()>;
+
+    /// Returns items that the user owns, tombstones included, those of the greatest ids.
+    async fn owned_items(&mut self, owner: &UserId, at_most: u32) -> Result<BTreeSet<ItemId>>;
+
+    /// Returns items after `after` in the order of their ids, whoever owns them.
+    async fn items_after(&mut self, after: Option<&ItemId>, at_most: u32) -> Result<Vec<ItemId>>;
+
+    /// Returns those of `items` whose registers, access or trash name the user.
+    async fn items_naming(&mut self, user: &UserId, items: &[ItemId]) -> Result<BTreeSet<ItemId>>;
+
+    /// Replaces the user by `by` in links from `items`, grants on them, their moves and trash, and
+    /// removes the user's access and grants to the user that were removed. Returns the number of
+    /// rows of each item, and the number of removed grants among them. The fields of the items stay.
+    async fn rename_author(
+        &mut self,
+        user: &UserId,
+        by: &UserId,
+        items: &BTreeSet<ItemId>,
+    ) -> Result<BTreeMap<ItemId, Renamed>>;
+
+    /// Returns rows of the user's feed, the oldest first: counters and keys.
+    async fn feed_keys(&mut self, user: &UserId, at_most: u32) -> Result<Vec<(u64, Vec<u8>)>>;
+
+    /// Removes rows of the user's feed by their counters, and the user's access to `items`.
+    async fn remove_feed(
+        &mut self,
+        user: &UserId,
+        counters: &[u64],
+        items: &BTreeSet<ItemId>,
+    ) -> Result<()>;
+
+    /// Returns stages of the user after `after`, in the order of their ids.
+    async fn stages_of(
+        &mut self,
+        owner: &UserId,
+        after: Option<&StagingId>,
+        at_most: u32,
+    ) -> Result<Vec<StagingId>>;
+
+    /// Makes `to` the owner of a stage and its blob; with `forget`, the blob loses its media type,
+    /// and counts against nobody else.
+    async fn give_stage(
+        &mut self,
+        staging_id: &StagingId,
+        blob_id: &BlobId,
+        to: &UserId,
+        forget: bool,
+    ) -> Result<()>;
+
+    /// Returns stages of others whose blobs count against the user.
+    async fn stages_charged_to(&mut self, user: &UserId, at_most: u32) -> Result<Vec<StagingId>>;
+
+    /// Returns rows of feeds whose entries contain `name`, among the next `at_most` rows after
+    /// `after`, and the place of the last of these rows; no place after the last row.
+    async fn mentions(
+        &mut self,
+        name: &UserId,
+        after: Option<&str>,
+        at_most: u32,
+    ) -> Result<(Vec<Mention>, Option<String>)>;
+
+    /// Replaces the entry of a feed's row, if it is still the one that was read.
+    async fn replace_mention(&mut self, mention: &Mention, json: &str) -> Result<()>;
+
+    /// Removes at most `at_most` of the user's devices, replicas, results, states and blocks;
+    /// returns their number.
+    async fn remove_rows(&mut self, user: &UserId, at_most: u32) -> Result<u64>;
+
+    /// Removes the user's feed head, usage and own row, unless another row still names the user;
+    /// returns the number of rows.
+    async fn remove_user(&mut self, user: &UserId) -> Result<u64>;
+
+    /// Returns whether the database has a row of the user's own.
+    async fn has_rows(&mut self, user: &UserId) -> Result<bool>;
+}
+
+/// The rows of an item in which another name replaced a user's.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Renamed {
+    /// The number of all of them.
+    pub(crate) rows: u64,
+    /// The number of removed grants among them.
+    pub(crate) grants: u64,
+}
+
+/// A row of a feed whose entry contains a name.
+#[derive(Debug, Clone)]
+pub(crate) struct Mention {
+    /// The row's place, as the back end names it.
+    pub(crate) place: String,
+    /// The entry in its stored form.
+    pub(crate) json: String,
 }
 
 /// Rows that retention removes, and queries about the database as a whole.

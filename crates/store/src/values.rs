@@ -306,6 +306,26 @@ pub struct Identity {
     pub pseudonym_secret: String,
 }
 
+impl Identity {
+    /// Returns the pseudonym of a user.
+    #[must_use]
+    pub fn pseudonym(&self, user: &UserId) -> String {
+        pseudonym(&self.pseudonym_secret, user)
+    }
+}
+
+/// Hex digits of a pseudonym: 64 bits, so that no two of a million users share one.
+const PSEUDONYM_DIGITS: usize = 16;
+
+/// Returns the pseudonym of a user: a hash with a key of the database's own, so that nobody else can
+/// tell which name is whose.
+#[must_use]
+pub fn pseudonym(secret: &str, user: &UserId) -> String {
+    let key = blake3::derive_key("vfs-sync pseudonyms of users", secret.as_bytes());
+    let hash = blake3::keyed_hash(&key, user.as_str().as_bytes());
+    hash.to_hex().chars().take(PSEUDONYM_DIGITS).collect()
+}
+
 /// The bounds below which retention removes rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -333,10 +353,20 @@ pub struct Admission {
     pub generation: u64,
     /// True if an operator has disabled the user.
     pub is_disabled: bool,
+    /// True if the user was deleted, and not allowed since.
+    pub is_deleted: bool,
     /// True if the device was revoked.
     pub is_revoked: bool,
     /// The credential of the device that is good now, if it has one.
     pub credential: Option<CredentialId>,
+}
+
+impl Admission {
+    /// Returns whether the user or the device is refused.
+    #[must_use]
+    pub const fn is_denied(&self) -> bool {
+        self.is_disabled || self.is_deleted || self.is_revoked
+    }
 }
 
 /// The answer to a sign-in.
@@ -344,7 +374,7 @@ pub struct Admission {
 pub enum SignInAnswer {
     /// The replica has the credential, and none besides.
     SignedIn,
-    /// The user is disabled, or the device was revoked.
+    /// The user is disabled or deleted, or the device was revoked.
     Denied(Admission),
     /// The id of the credential is in use.
     Taken,
@@ -378,6 +408,19 @@ pub enum RenewAnswer {
     OtherClient,
     /// The user is disabled, or the device was revoked.
     Denied(Admission),
+}
+
+/// The answer to allowing a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllowAnswer {
+    /// The user is not being deleted, and was not.
+    NotDeleted,
+    /// The deletion was called off: nothing was removed.
+    CalledOff,
+    /// The removal has begun and is not at its end.
+    UnderWay,
+    /// The user may call again, as one who never did.
+    Allowed,
 }
 
 /// A change of a device by its user or an operator.

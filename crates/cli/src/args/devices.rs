@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use vfs_sync_core::id::{ReplicaId, UserId};
 
-use super::operator::parse_bytes;
+use super::operator::{Database, parse_bytes, parse_ttl};
 
 pub(super) const DEVICES: &str = "\
 A device is a replica of yours that has called the server. A revoked device keeps everything it has, its
@@ -41,7 +41,38 @@ Examples:
   vfs-sync admin users show alice --server http://127.0.0.1:7070
   vfs-sync admin users limit alice --stored-bytes 50G --items default --server http://127.0.0.1:7070
   vfs-sync admin users disable alice --server http://127.0.0.1:7070
-  vfs-sync admin users enable alice --server http://127.0.0.1:7070";
+  vfs-sync admin users enable alice --server http://127.0.0.1:7070
+  vfs-sync admin users delete alice --yes --server http://127.0.0.1:7070";
+
+pub(super) const DELETE_USER: &str = "\
+`delete` disables the user at once: the devices are served no longer within 5 seconds, and keep
+everything they have. For the time of --wait nothing is removed, and `allow` calls it off. Then the
+server removes all items of the user, with contents, versions and trash, what others shared with the
+user, devices and every other row, in small steps beside its other work; `show` says how far it is, and
+keeps the receipt. Those with whom the user shared lose sight of the items; a live folder of such a share
+says so, and keeps its files. What the user wrote in the folders of others stays there, under a name that
+tells nothing.
+
+Out of reach are backups, buckets with versions, and disks of others. A hash of the name stays, so that
+no device of the user's offers everything again; `allow` lets the user begin anew, with nothing.
+
+Examples:
+  vfs-sync admin users export alice alice.tar --data /var/lib/vfs-sync
+  vfs-sync admin users delete alice --yes --server http://127.0.0.1:7070
+  vfs-sync admin users delete alice --wait 0 --yes --server http://127.0.0.1:7070
+  vfs-sync admin users show alice --server http://127.0.0.1:7070
+  vfs-sync admin users allow alice --server http://127.0.0.1:7070";
+
+pub(super) const EXPORT_USER: &str = "\
+The archive (tar) has the user's own files and folders under tree/, with the names that `vfs-sync
+export` would give them; items.json, grants.json and devices.json have the rest, one JSON value a line;
+manifest.json comes last. Contents are compared with their digests. It works on the server's database
+and object store, while the server runs. Nothing is replaced, and an export that is interrupted leaves
+no file. Exits with 5 if contents are missing or damaged: the archive has all others.
+
+Examples:
+  vfs-sync admin users export alice alice.tar --data /var/lib/vfs-sync
+  VFS_SYNC_DATABASE_URL=postgres://vfs@db/vfs vfs-sync admin users export alice alice.tar --data /var/lib/vfs-sync";
 
 fn user_id(text: &str) -> Result<UserId, String> {
     UserId::new(text).map_err(|reason| format!("the id {reason}"))
@@ -155,6 +186,54 @@ pub(crate) enum AdminUsersAction {
         #[arg(value_parser = user_id)]
         user: UserId,
     },
+    /// Delete a user with everything that the user has on the server
+    #[command(after_help = DELETE_USER)]
+    Delete {
+        /// The name of the user
+        #[arg(value_parser = user_id)]
+        user: UserId,
+        /// The time for which nothing is removed and the deletion can be called off; 0 for none
+        #[arg(long, value_name = "TIME", default_value = "7d", value_parser = wait)]
+        wait: u64,
+        /// Delete the user; once the wait is over it cannot be undone
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Call off a deletion, or let a deleted user begin anew
+    #[command(after_help = DELETE_USER)]
+    Allow {
+        /// The name of the user
+        #[arg(value_parser = user_id)]
+        user: UserId,
+    },
+    /// Write everything that a user owns into one archive
+    #[command(after_help = EXPORT_USER)]
+    Export(ExportUser),
+}
+
+/// The user to export, and the archive to write.
+#[derive(Debug, Args)]
+pub(crate) struct ExportUser {
+    /// The name of the user
+    #[arg(value_parser = user_id)]
+    pub(crate) user: UserId,
+    /// The archive to write, which must not exist
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) database: Database,
+}
+
+/// Parses the wait of a deletion.
+fn wait(text: &str) -> Result<u64, String> {
+    const LONGEST: u64 = 366 * 24 * 3_600;
+    match text {
+        "0" => Ok(0),
+        text => parse_ttl(text)
+            .ok()
+            .filter(|seconds| *seconds <= LONGEST)
+            .ok_or_else(|| "must be 0, or a number with s, m, h or d, up to 366d".to_owned()),
+    }
 }
 
 /// A limit of a user's own, or the server's.

@@ -207,7 +207,7 @@ pub(crate) enum Admin {
         after_help = "A key is replaced every 30 days by itself. Whoever has read the database or a backup can make access\ntokens until then: this ends it within seconds on every server of the database, which may keep\nrunning. Devices that have signed in renew by themselves.\n\nExamples:\n  vfs-sync admin new-signing-key --data /var/lib/vfs-sync"
     )]
     NewSigningKey(Database),
-    /// List users, limit, disable or enable one, over the server's API
+    /// List users, limit, disable, enable, delete or export one
     #[command(after_help = super::devices::ADMIN_USERS)]
     Users(AdminUsers),
     /// List devices of all users or revoke one, over the server's API

@@ -2,6 +2,7 @@
 
 pub(super) mod backup;
 pub(super) mod blobs;
+pub(super) mod export;
 pub(super) mod users;
 
 use std::time::Duration;

@@ -6,7 +6,7 @@ use crate::support::{Ran, Scene};
 
 impl Scene {
     /// Runs a command with an operator's token.
-    fn as_operator(&self, args: &[&str]) -> Ran {
+    pub(crate) fn as_operator(&self, args: &[&str]) -> Ran {
         let token = self.run(["token", "--user", "root", "--scope", "vfs:admin"]).expect(0).stdout;
         let output = self
             .command()

@@ -35,4 +35,5 @@ mod trash;
 mod tree;
 mod up;
 mod usage;
+mod users;
 mod world;

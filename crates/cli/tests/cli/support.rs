@@ -151,6 +151,12 @@ impl Scene {
         self.on(user, &["init", "--server", &self.url, "--token-file", &file]).expect(0);
     }
 
+    /// Makes the replica `name` for `user`, whose token is there.
+    pub(crate) fn replica_of_as(&self, user: &str, name: &str) {
+        let file = format!("{user}.token");
+        self.on(name, &["init", "--server", &self.url, "--token-file", &file]).expect(0);
+    }
+
     /// Writes a file, with the folders on the way.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);

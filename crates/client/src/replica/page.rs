@@ -136,7 +136,7 @@ impl<'a, R: Rows> PageWork<'a, R> {
             }
             Change::ItemDelete { item, reason } => {
                 self.forget(&item, None)?;
-                if reason == Some(RemovalReason::Revoked) {
+                if reason.is_some() {
                     self.give_up_bringing_back(&item)?;
                 }
                 if reason.is_none() {
@@ -144,7 +144,9 @@ impl<'a, R: Rows> PageWork<'a, R> {
                 }
                 if self.rows.remove_item(slot, &item)? {
                     match reason {
-                        Some(RemovalReason::Revoked) => self.tell(&item, ChangeEvent::Revoked),
+                        Some(RemovalReason::Revoked | RemovalReason::OwnerDeleted) => {
+                            self.tell(&item, ChangeEvent::Revoked);
+                        }
                         None => self.tell(&item, ChangeEvent::Went),
                     }
                     self.new -= 1;

@@ -29,8 +29,8 @@ pub enum TransportError {
         /// The user that the token belongs to, if it is known.
         actual: Option<UserId>,
     },
-    /// The server serves this user, or this device, no longer: `403 user_disabled` or `403
-    /// device_revoked`. The replica and its queue stay.
+    /// The server serves this user, or this device, no longer: `403 user_disabled`, `403
+    /// user_deleted` or `403 device_revoked`. The replica and its queue stay.
     #[error("the server refuses this device (403 {code}): {message}")]
     Denied {
         /// The code of the error.

@@ -51,11 +51,39 @@ pub struct Origin {
 }
 
 /// The reason why something left the view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+///
+/// On the wire the field `reason` is `revoked` for both, as earlier clients know it, and
+/// `because` says the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovalReason {
     /// The reader may no longer see the subject.
     Revoked,
+    /// The owner of the subject was deleted, with everything that the owner had.
+    OwnerDeleted,
+}
+
+/// The field `reason` of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WireReason {
+    Revoked,
+}
+
+/// The field `because` of an entry whose subject's owner was deleted. An unknown text counts as none.
+const OWNER_DELETED: &str = "ownerDeleted";
+
+impl RemovalReason {
+    const fn because(self) -> Option<&'static str> {
+        match self {
+            Self::Revoked => None,
+            Self::OwnerDeleted => Some(OWNER_DELETED),
+        }
+    }
+
+    fn of_wire(reason: Option<WireReason>, because: Option<&str>) -> Option<Self> {
+        let WireReason::Revoked = reason?;
+        Some(if because == Some(OWNER_DELETED) { Self::OwnerDeleted } else { Self::Revoked })
+    }
 }
 
 /// A change to a user's view.
@@ -236,6 +264,29 @@ impl Change {
         }
     }
 
+    /// Returns the reason why something left the view, if there is one.
+    #[must_use]
+    pub const fn reason(&self) -> Option<RemovalReason> {
+        match self {
+            Self::ItemDelete { reason, .. }
+            | Self::GrantRemove { reason, .. }
+            | Self::LinkRemove { reason, .. }
+            | Self::BlobDetach { reason, .. } => *reason,
+            _ => None,
+        }
+    }
+
+    /// Sets the reason of a removal.
+    pub(crate) const fn set_reason(&mut self, to: Option<RemovalReason>) {
+        match self {
+            Self::ItemDelete { reason, .. }
+            | Self::GrantRemove { reason, .. }
+            | Self::LinkRemove { reason, .. }
+            | Self::BlobDetach { reason, .. } => *reason = to,
+            _ => {}
+        }
+    }
+
     /// Returns whether the change removes something from the view.
     #[must_use]
     pub fn is_removal(&self) -> bool {
@@ -286,7 +337,9 @@ struct WireEntry<'a> {
     source_id: Option<Cow<'a, str>>,
     authored_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reason: Option<RemovalReason>,
+    reason: Option<WireReason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    because: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     author_op_id: Option<OpId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -357,6 +410,7 @@ impl<'a> WireEntry<'a> {
             source_id: Some(Cow::Borrowed(item.as_str())),
             authored_at: body.authored_at,
             reason: None,
+            because: None,
             author_op_id: origin.map(|o| o.op_id.clone()),
             replica_id: origin.map(|o| o.replica_id.clone()),
             write_id: origin.map(|o| o.write_id),
@@ -385,6 +439,17 @@ impl<'a> WireEntry<'a> {
 
 impl<'a> From<&'a EntryBody> for WireEntry<'a> {
     fn from(body: &'a EntryBody) -> Self {
+        let reason = body.change.reason();
+        let mut wire = Self::of_change(body);
+        wire.reason = reason.map(|_| WireReason::Revoked);
+        wire.because = reason.and_then(RemovalReason::because).map(Cow::Borrowed);
+        wire
+    }
+}
+
+impl<'a> WireEntry<'a> {
+    /// Returns the wire form of an entry without the reason of a removal.
+    fn of_change(body: &'a EntryBody) -> Self {
         match &body.change {
             Change::ItemUpsert(view) => {
                 let mut wire = Self::new(OpType::ItemUpsert, &view.item_id, body);
@@ -403,19 +468,16 @@ impl<'a> From<&'a EntryBody> for WireEntry<'a> {
                 ) = Encrypted::to_fields(view.encrypted.as_ref());
                 wire
             }
-            Change::ItemDelete { item, reason } => {
-                Self { reason: *reason, ..Self::new(OpType::ItemDelete, item, body) }
-            }
+            Change::ItemDelete { item, .. } => Self::new(OpType::ItemDelete, item, body),
             Change::GrantAdd { item, principal, level } => Self {
                 principal_type: Some(principal.kind),
                 principal_id: Some(principal.id.clone()),
                 access_level: Some(*level),
                 ..Self::new(OpType::AclAdd, item, body)
             },
-            Change::GrantRemove { item, principal, reason } => Self {
+            Change::GrantRemove { item, principal, .. } => Self {
                 principal_type: Some(principal.kind),
                 principal_id: Some(principal.id.clone()),
-                reason: *reason,
                 ..Self::new(OpType::AclRemove, item, body)
             },
             Change::LinkAdd { parent, child } => Self {
@@ -423,10 +485,9 @@ impl<'a> From<&'a EntryBody> for WireEntry<'a> {
                 child_id: Some(child.clone()),
                 ..Self::new(OpType::LinkAdd, child, body)
             },
-            Change::LinkRemove { parent, child, reason } => Self {
+            Change::LinkRemove { parent, child, .. } => Self {
                 parent_id: Some(parent.clone()),
                 child_id: Some(child.clone()),
-                reason: *reason,
                 ..Self::new(OpType::LinkRemove, child, body)
             },
             Change::BlobAttach(a) => Self {
@@ -440,11 +501,10 @@ impl<'a> From<&'a EntryBody> for WireEntry<'a> {
                 modified_at: a.modified_at,
                 ..Self::new(OpType::BlobAttach, &a.item_id, body)
             },
-            Change::BlobDetach { item, relation_kind, blob_id, ref_id, reason } => Self {
+            Change::BlobDetach { item, relation_kind, blob_id, ref_id, .. } => Self {
                 blob_id: Some(blob_id.clone()),
                 relation_kind: Some(*relation_kind),
                 ref_id: Some(ref_id.clone()),
-                reason: *reason,
                 ..Self::new(OpType::BlobDetach, item, body)
             },
         }
@@ -493,7 +553,7 @@ impl TryFrom<WireEntry<'_>> for Entry {
             }
             Ok((parent, child))
         };
-        let reason = wire.reason;
+        let reason = RemovalReason::of_wire(wire.reason, wire.because.as_deref());
         let change = match wire.op_type {
             OpType::ItemUpsert => {
                 let encrypted = Encrypted::from_fields((
@@ -593,6 +653,24 @@ impl EntryBody {
     pub fn to_stored_json(&self) -> String {
         serde_json::to_string(&WireEntry::from(self)).expect("an entry serializes")
     }
+}
+
+/// Replaces the name of the user who caused a stored entry; `None` if it names somebody else.
+#[must_use]
+pub fn with_actor(stored: &str, from: &UserId, to: &UserId) -> Option<String> {
+    let mut wire: WireEntry<'_> = serde_json::from_str(stored).ok()?;
+    if wire.actor_id.as_ref() != Some(from) {
+        return None;
+    }
+    wire.actor_id = Some(to.clone());
+    serde_json::to_string(&wire).ok()
+}
+
+/// Returns the id of the item whose own entry has this key; `None` for the key of anything else.
+#[must_use]
+pub fn item_of_key(key: &[u8]) -> Option<ItemId> {
+    let id = key.strip_prefix(b"i")?;
+    std::str::from_utf8(id).ok()?.parse().ok()
 }
 
 /// Completes a stored entry with its position, and returns its wire form.

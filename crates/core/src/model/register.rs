@@ -163,6 +163,23 @@ impl ItemFields {
             && self.live_metadata() == other.live_metadata()
     }
 
+    /// Replaces a user as the author of registers; returns whether the user was the author of any.
+    pub fn rename_author(&mut self, from: &UserId, to: &UserId) -> bool {
+        let mut renamed = false;
+        let mut rename = |stamp: &mut Stamp| {
+            if stamp.author.user == *from {
+                stamp.author = Arc::new(stamp.author.renamed(to));
+                renamed = true;
+            }
+        };
+        self.object_type.iter_mut().for_each(|register| rename(&mut register.stamp));
+        self.name.iter_mut().for_each(|register| rename(&mut register.stamp));
+        self.encrypted.iter_mut().for_each(|register| rename(&mut register.stamp));
+        self.deleted.iter_mut().for_each(|register| rename(&mut register.stamp));
+        self.metadata.values_mut().for_each(|register| rename(&mut register.stamp));
+        renamed
+    }
+
     /// The greatest time among the registers.
     #[must_use]
     pub fn latest(&self) -> Option<Timestamp> {

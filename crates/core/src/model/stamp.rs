@@ -29,3 +29,11 @@ pub struct Author {
     /// The number of the write in its replica.
     pub write_id: WriteId,
 }
+
+impl Author {
+    /// Returns the author under another user's name, with a replica that names nothing.
+    #[must_use]
+    pub fn renamed(&self, to: &UserId) -> Self {
+        Self { user: to.clone(), replica: ReplicaId::nameless(), write_id: self.write_id }
+    }
+}

@@ -186,6 +186,25 @@ pub(super) const CODES: &[Entry] = &[
              stays, and so does its queue.",
         )
         .then("Ask the server's operator; synchronise once the user is enabled again.", SYNC),
+    code("user_deleted", &[403], OtherAnswers)
+        .means(
+            "The user was deleted, with everything that the user had on the server: no device is served, so \
+             that none offers it all again. Everything on the device stays, and so does its queue.",
+        )
+        .then(
+            "Export what is needed from the device. If the deletion was a mistake, the server's operator can \
+             allow the user again by `vfs-sync admin users allow`.",
+            SYNC,
+        ),
+    code("deletion_under_way", &[409], Protocol)
+        .means(
+            "The user is being deleted. Until the removal begins the deletion can be called off; afterwards \
+             the user can be allowed again once it has come to its end.",
+        )
+        .then(
+            "See how far it is; `vfs-sync admin users allow USER` calls off what has not begun.",
+            "vfs-sync admin users list",
+        ),
     code("unknown_device", &[404], Protocol)
         .means("The user has no such device.")
         .then("List the devices.", "vfs-sync devices list"),

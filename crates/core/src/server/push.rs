@@ -38,6 +38,7 @@
 //! ```
 
 mod decide;
+mod departure;
 mod order;
 mod permissions;
 mod propagate;

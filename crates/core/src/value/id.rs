@@ -154,6 +154,14 @@ ids! {
     ChangeId, separator_allowed: true;
 }
 
+impl ReplicaId {
+    /// Returns the id that stands for the replicas of deleted users.
+    #[must_use]
+    pub fn nameless() -> Self {
+        Self(Arc::from("deleted"))
+    }
+}
+
 /// Returns the form of an id as one step of a URL's path, before percent-encoding.
 ///
 /// Libraries and proxies drop the steps `.` and `..` from a path, percent-encoded or not. These two

@@ -1,11 +1,13 @@
 //! The headers by which a client says which device it is, and the wire format of devices and users.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
 use super::{of_percent, percent, telemetry};
 use crate::id::{ReplicaId, UserId};
+use crate::server::deletion::{Deletion, DeletionCounts, DeletionPhase, out_of_reach};
 use crate::server::device::{Device, DeviceState, KeptReport};
 use crate::server::user::UserLimits;
 use crate::time::Timestamp;
@@ -194,6 +196,93 @@ pub struct UserView {
     pub register_bytes: u64,
     /// The number of devices.
     pub devices: u64,
+    /// The user's deletion, or its receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion: Option<DeletionView>,
+}
+
+/// The deletion of a user in an answer to an operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletionView {
+    /// The state: `waiting` until `dueAt`, `removing`, `done`, or `allowed` after that.
+    pub state: DeletionState,
+    /// The time of the request.
+    pub requested_at: Timestamp,
+    /// The time of the next step; while the deletion waits, of the first removal.
+    pub due_at: Timestamp,
+    /// The time at which all was removed.
+    pub finished_at: Option<Timestamp>,
+    /// The time at which the user was allowed again.
+    pub allowed_at: Option<Timestamp>,
+    /// The numbers of the things that were removed so far.
+    pub removed: DeletionCounts,
+    /// The parts that no deletion reaches, by name.
+    pub out_of_reach: BTreeMap<String, String>,
+}
+
+/// The state of a deletion, as operators see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[serde(rename_all = "camelCase")]
+#[strum(serialize_all = "camelCase")]
+pub enum DeletionState {
+    /// Nothing is removed yet.
+    Waiting,
+    /// The removal has begun.
+    Removing,
+    /// Everything of the user is removed.
+    Done,
+    /// All is removed, and the user may call again.
+    Allowed,
+}
+
+impl From<&Deletion> for DeletionView {
+    fn from(deletion: &Deletion) -> Self {
+        let reach = out_of_reach().into_iter();
+        Self {
+            state: match deletion.phase {
+                DeletionPhase::Waiting => DeletionState::Waiting,
+                DeletionPhase::Done if deletion.allowed_at.is_some() => DeletionState::Allowed,
+                DeletionPhase::Done => DeletionState::Done,
+                _ => DeletionState::Removing,
+            },
+            requested_at: deletion.requested_at,
+            due_at: deletion.due_at,
+            finished_at: deletion.finished_at,
+            allowed_at: deletion.allowed_at,
+            removed: deletion.counts,
+            out_of_reach: reach.map(|(name, text)| (name.to_owned(), text.to_owned())).collect(),
+        }
+    }
+}
+
+/// The body of a call that deletes a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteUserRequest {
+    /// The seconds before anything is removed; seven days without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<u64>,
+}
+
+/// The answer to a call that allows a user again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowUserResponse {
+    /// The change by the call.
+    pub outcome: AllowOutcome,
+}
+
+/// The change by a call that allows a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AllowOutcome {
+    /// Nothing: the user is not being deleted, and was not.
+    NotDeleted,
+    /// The deletion was called off before anything was removed.
+    CalledOff,
+    /// The user may call again, as one who never did.
+    Allowed,
 }
 
 /// The answer to a listing of users.

@@ -30,9 +30,10 @@ pub const MAX_VERSION_BYTES: usize = 32;
 pub const OTHER: &str = "other";
 
 /// The codes with which a client stops, besides those of guardrails.
-pub const STOP_CODES: [&str; 17] = [
+pub const STOP_CODES: [&str; 18] = [
     code::DEVICE_REVOKED,
     code::USER_DISABLED,
+    code::USER_DELETED,
     code::REMATERIALIZATION_REQUIRED,
     code::WRITE_IDS_AHEAD,
     code::UPGRADE_REQUIRED,

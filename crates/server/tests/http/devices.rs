@@ -194,3 +194,72 @@ async fn operators_disable_and_limit_users() {
     let own = send(root.request("POST", "/v1/vfs/admin/users/root/disable")).await;
     own.refused_field("userId");
 }
+
+#[tokio::test]
+async fn a_user_is_deleted_after_a_wait_and_denied_until_allowed() {
+    let quick = Duration::from_millis(20);
+    let scene = crate::lifecycle::with(|config| {
+        (config.deletion_interval, config.deletion_settle) = (quick, quick);
+    })
+    .await;
+    let (alice, bob, root) = (scene.user("alice"), scene.user("bob"), scene.administrator("root"));
+    let item = bob.file(1).await;
+    as_device(&bob, "GET", "/v1/vfs/limits", "phone").await.ok();
+    noted(&bob, "phone").await;
+    let path = |step: &str| format!("/v1/vfs/admin/users/bob/{step}");
+    alice.post(&path("delete"), json!({})).await.refused(403, "insufficient_scope");
+    let nobody = root.post("/v1/vfs/admin/users/nobody/delete", json!({})).await;
+    nobody.refused(404, "unknown_user");
+    let own = root.post("/v1/vfs/admin/users/root/delete", json!({})).await;
+    own.refused_field("userId");
+    let long = json!({"waitSeconds": 366 * 24 * 3_600 + 1});
+    root.post(&path("delete"), long).await.refused_field("waitSeconds");
+    for bad in [json!({"waitSeconds": -1}), json!({"waitSeconds": "x"}), json!([])] {
+        assert_eq!(root.post(&path("delete"), bad.clone()).await.status, 400, "{bad}");
+    }
+
+    let waiting = root.post(&path("delete"), json!({})).await.ok();
+    assert_eq!(waiting["state"], "waiting");
+    bob.get("/v1/vfs/limits").await.refused(403, "user_disabled");
+    let enable = async || send(root.request("POST", &path("enable"))).await;
+    enable().await.refused(409, "deletion_under_way");
+    let allow = async || send(root.request("POST", &path("allow"))).await.ok();
+    assert_eq!(allow().await["outcome"], "calledOff");
+    bob.get("/v1/vfs/limits").await.ok();
+
+    // An upload is under way, and a push comes in between.
+    let stage = json!({"stagingId": "s", "blobId": "b"});
+    assert_eq!(bob.post("/v1/vfs/blobs/stage", stage).await.status, 201);
+    let upload = bob.request("PUT", "/v1/vfs/blobs/stage/s/data");
+    let (more, parts) = futures::channel::mpsc::unbounded::<Result<Vec<u8>, std::io::Error>>();
+    more.unbounded_send(Ok(vec![1; 100_000])).unwrap();
+    let upload = tokio::spawn(upload.body(reqwest::Body::wrap_stream(parts)).send());
+    let pushing = async || bob.push("phone", vec![create("late", 2)]).await.status;
+    let delete = path("delete");
+    let (begun, _) = tokio::join!(root.post(&delete, json!({"waitSeconds": 0})), pushing());
+    assert!(["waiting", "removing"].contains(&begun.ok()["state"].as_str().unwrap()));
+    let show = async || root.get("/v1/vfs/admin/users/bob").await.ok()["deletion"].clone();
+    soon(async || show().await["state"] == "done").await;
+    drop(more);
+    if let Ok(answer) = upload.await.unwrap() {
+        assert_ne!(answer.status(), 200);
+    }
+    let receipt = show().await;
+    assert!(receipt["removed"]["items"].as_u64() >= Some(1), "{receipt}");
+    assert!(receipt["removed"]["rows"].as_u64() >= Some(2), "{receipt}");
+    assert!(receipt["outOfReach"]["backups"].is_string());
+    bob.get("/v1/vfs/limits").await.refused(403, "user_deleted");
+    bob.push("phone", vec![create("x", 9)]).await.refused(403, "user_deleted");
+    bob.get(&format!("/v1/vfs/items/{item}/versions")).await.refused(403, "user_deleted");
+    enable().await.refused(409, "deletion_under_way");
+    soon(async || scene.objects().await.is_empty()).await;
+    let users = root.get("/v1/vfs/admin/users").await.ok();
+    let names: Vec<_> = users["users"].as_array().unwrap().iter().map(|u| &u["userId"]).collect();
+    assert!(!names.contains(&&json!("bob")), "{names:?}");
+
+    assert_eq!(allow().await["outcome"], "allowed");
+    bob.get("/v1/vfs/limits").await.ok();
+    assert_eq!(bob.get("/v1/vfs/crdt/vfs-sync").await.ok()["items"], json!([]));
+    assert_eq!(allow().await["outcome"], "notDeleted");
+    assert_eq!(show().await["state"], "allowed");
+}

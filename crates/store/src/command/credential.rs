@@ -4,6 +4,7 @@ use vfs_sync_core::server::credential::{
     Credential, MAX_USER_CREDENTIALS, Renewal, is_key_due, verifying_keys,
 };
 
+use super::device::admission;
 use super::{
     AddSigningKey, Command, EndCredential, ReadSigningKeys, RenewCredential, SignIn, one_call,
 };
@@ -18,8 +19,8 @@ one_call! {
 impl Command for SignIn {
     async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
         let Self { user, client, first, now } = self;
-        let admission = tx.admission(user, Some(client)).await?;
-        if admission.is_disabled || admission.is_revoked {
+        let admission = admission(tx, user, Some(client)).await?;
+        if admission.is_denied() {
             return Ok(SignInAnswer::Denied(admission));
         }
         let new = Credential::new(user.clone(), client.clone(), *first, *now);
@@ -51,8 +52,8 @@ impl Command for RenewCredential {
         let (user, client) = (credential.user.clone(), credential.client.clone());
         match renewal {
             Renewal::Granted => {
-                let admission = tx.admission(&user, Some(&client)).await?;
-                if admission.is_disabled || admission.is_revoked {
+                let admission = admission(tx, &user, Some(&client)).await?;
+                if admission.is_denied() {
                     return Ok(RenewAnswer::Denied(admission));
                 }
                 tx.put_credential(&credential, false).await?;

@@ -3,22 +3,40 @@
 use std::collections::BTreeMap;
 
 use vfs_sync_core::id::{ReplicaId, UserId};
+use vfs_sync_core::server::deletion::is_replacement;
 use vfs_sync_core::server::device::{Device, DeviceState, MAX_USER_DEVICES, Sighting};
 use vfs_sync_core::time::Timestamp;
 
+use super::deletion::is_deleted;
 use super::{
     ActiveDevices, AdmissionOf, ChangeDevice, Command, ListDevices, NoteDevices,
     ReadAdmissionGeneration, RecordReports, one_call,
 };
 use crate::error::Result;
 use crate::topics::Topics;
-use crate::values::DeviceChange;
+use crate::values::{Admission, DeviceChange};
 
 one_call! {
-    AdmissionOf: |tx, it| tx.admission(&it.user, it.client.as_ref());
     ReadAdmissionGeneration: |tx, _it| tx.admission_generation();
     ListDevices: |tx, it| tx.devices_after(it.of.as_ref(), it.after.as_ref(), it.limit);
     ActiveDevices: |tx, it| tx.devices_seen_since(it.since, it.at_most);
+}
+
+impl Command for AdmissionOf {
+    async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
+        admission(tx, &self.user, self.client.as_ref()).await
+    }
+}
+
+/// Returns what is known of a caller.
+pub(super) async fn admission<T: Topics>(
+    tx: &mut T,
+    user: &UserId,
+    client: Option<&ReplicaId>,
+) -> Result<Admission> {
+    let found = tx.admission(user, client).await?;
+    let is_deleted = is_replacement(user) || is_deleted(tx, user).await?;
+    Ok(Admission { is_deleted, ..found })
 }
 
 impl Command for NoteDevices {
@@ -81,6 +99,10 @@ async fn found_or_new<T: Topics>(
 ) -> Result<Option<(DeviceState, bool)>> {
     if let Some(found) = tx.device(user, client).await? {
         return Ok(Some((found, false)));
+    }
+    // A call that was noted before its user was deleted leaves no row.
+    if is_deleted(tx, user).await? {
+        return Ok(None);
     }
     let room = tx.count_devices(user, MAX_USER_DEVICES).await? < MAX_USER_DEVICES;
     if !room && !tx.drop_oldest_device(user).await? {

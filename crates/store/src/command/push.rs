@@ -101,6 +101,9 @@ impl Push {
         }
         tx.share_groups(&batch.named_groups()).await?;
         tx.lock_realms(Some(&batch.user), &batch.named_items(), &mut rows).await?;
+        if rows.leaving.contains(&batch.user) {
+            return Err(StoreError::UserDeleted);
+        }
         if let Some(tail) = &mut rows.tail
             && batch
                 .operations()

@@ -90,7 +90,7 @@ impl Command for DeleteBlob {
 }
 
 /// Marks the bytes of a live blob without attachments for removal.
-async fn discard<T: Topics>(tx: &mut T, stored: &Stage, now: Timestamp) -> Result<()> {
+pub(super) async fn discard<T: Topics>(tx: &mut T, stored: &Stage, now: Timestamp) -> Result<()> {
     match stored.discard() {
         Discard::Abandon => abandon(tx, stored, now).await,
         Discard::Uncharge => {

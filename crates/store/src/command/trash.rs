@@ -318,7 +318,7 @@ async fn expire<T: Topics>(
 
 /// Detaches at most `at_most` contents of tombstones, marks their bytes for removal and stops
 /// counting them; returns the number of contents.
-async fn detach<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u64> {
+pub(super) async fn detach<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u64> {
     let refs = tx.purging_refs(at_most).await?;
     // Stages and blobs are locked in the order of the stages' bytes, as everywhere.
     let mut by_stage: BTreeMap<_, Vec<(RefId, BlobId)>> = BTreeMap::new();
@@ -350,7 +350,7 @@ async fn detach<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u
 
 /// Removes about `at_most` other rows of tombstones; returns the number of rows and tombstones
 /// done. A tombstone without contents and other rows is done.
-async fn clear<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u64> {
+pub(super) async fn clear<T: Topics>(tx: &mut T, now: Timestamp, at_most: u32) -> Result<u64> {
     let due = tx.trash_before(TrashState::Purging, now.plus_millis(1), at_most).await?;
     if due.is_empty() {
         return Ok(0);

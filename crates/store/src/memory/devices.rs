@@ -81,6 +81,7 @@ impl Devices for MemoryTransaction<'_> {
         Ok(Admission {
             generation: self.state.admission.get(&()).copied().unwrap_or(0),
             is_disabled: self.state.disabled.get(user).is_some(),
+            is_deleted: false,
             is_revoked: device.is_some_and(|device| device.revoked_at.is_some()),
             credential: credential.filter(|one| one.ended_at.is_none()).map(|one| one.id),
         })

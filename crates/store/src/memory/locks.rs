@@ -60,6 +60,7 @@ impl Locks for MemoryTransaction<'_> {
                 }
             }
         }
+        rows.leaving.extend(user.filter(|user| self.state.leaving.get(user).is_some()).cloned());
         rows.realms = owners;
         Ok(())
     }

@@ -9,6 +9,7 @@ use vfs_sync_core::id::{BlobId, ItemId, RefId, ReplicaId, StagingId, UserId, Wri
 use vfs_sync_core::register::{GrantRegister, Item, MoveRegister};
 use vfs_sync_core::server::attach::Expected;
 use vfs_sync_core::server::credential::{Credential, SigningKey};
+use vfs_sync_core::server::deletion::Deletion;
 use vfs_sync_core::server::device::Device;
 use vfs_sync_core::server::push::{Accepted, Awaited, Head, Link, Mark, MetadataUsage};
 use vfs_sync_core::server::stage::{BlobStatus, UploadRow, Usage};
@@ -151,6 +152,10 @@ tables! {
     limits: Table<UserId, UserLimits>,
     // Since when users are disabled.
     disabled: Table<UserId, Timestamp>,
+    // Users who are being deleted: no push of theirs is applied.
+    leaving: Table<UserId, ()>,
+    // By pseudonym.
+    deletions: Table<String, Deletion>,
     // The number that changes with every change of an admission.
     admission: Table<(), u64>,
 }

@@ -1,6 +1,7 @@
 //! Users, and what operators decided about them.
 
 use vfs_sync_core::id::UserId;
+use vfs_sync_core::server::deletion::is_replacement;
 use vfs_sync_core::server::user::{UserLimits, UserRecord};
 use vfs_sync_core::time::Timestamp;
 
@@ -26,7 +27,8 @@ impl State {
 impl Users for MemoryTransaction<'_> {
     async fn users_after(&mut self, after: Option<&UserId>, limit: u32) -> Result<Vec<UserRecord>> {
         let all = self.state.users.rows().keys();
-        let found = all.filter(|user| after.is_none_or(|after| *user > after)).take(count(limit));
+        let users = all.filter(|user| !is_replacement(user));
+        let found = users.filter(|user| after.is_none_or(|after| *user > after)).take(count(limit));
         Ok(found.map(|user| self.state.record(user)).collect())
     }
 

@@ -143,6 +143,7 @@ impl Devices for PostgresTransaction<'_> {
         Ok(Admission {
             generation: columns.unsigned(0)?,
             is_disabled: columns.get(1)?,
+            is_deleted: false,
             is_revoked: columns.get(2)?,
             credential: columns
                 .get::<Option<&str>>(3)?

@@ -108,7 +108,7 @@ impl Locks for PostgresTransaction<'_> {
                 "INSERT INTO realms (user_id) SELECT id FROM unnest($1::text[]) AS id \
                  ORDER BY id COLLATE \"C\" \
                  ON CONFLICT (user_id) DO UPDATE SET user_id = excluded.user_id \
-                 RETURNING user_id, items, links, grants, bytes, limits",
+                 RETURNING user_id, items, links, grants, bytes, limits, leaving",
                 &[&texts(&realms)],
             )
             .await?;
@@ -122,6 +122,9 @@ impl Locks for PostgresTransaction<'_> {
                 bytes: columns.unsigned(4)?,
             };
             let limits = encoding::limits(owner.as_str(), columns.get(5)?)?;
+            if user == Some(&owner) && columns.get(6)? {
+                rows.leaving.insert(owner.clone());
+            }
             rows.usage.insert(owner.clone(), usage);
             if !limits.is_empty() {
                 rows.limits.insert(owner.clone(), limits);

@@ -21,7 +21,7 @@ impl Users for PostgresTransaction<'_> {
                  coalesce(b.stored, 0), coalesce(b.staged, 0), coalesce(b.open_stages, 0), \
                  (SELECT count(*) FROM devices d WHERE d.user_id = r.user_id) \
                  FROM realms r LEFT JOIN blob_usage b ON b.owner = r.user_id \
-                 WHERE r.user_id > $1 ORDER BY r.user_id LIMIT $2",
+                 WHERE r.user_id > $1 AND r.user_id NOT LIKE 'deleted:%' ORDER BY r.user_id LIMIT $2",
                 &[&after.map_or("", UserId::as_str), &i64::from(limit)],
             )
             .await?;

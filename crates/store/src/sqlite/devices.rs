@@ -105,7 +105,13 @@ impl Devices for SqliteTransaction<'_> {
             None => false,
         };
         let Some(client) = client else {
-            return Ok(Admission { generation, is_disabled, is_revoked: false, credential: None });
+            return Ok(Admission {
+                generation,
+                is_disabled,
+                is_deleted: false,
+                is_revoked: false,
+                credential: None,
+            });
         };
         let mut revoked =
             self.prepare("SELECT revoked_at FROM devices WHERE user_id = ?1 AND client = ?2")?;
@@ -122,7 +128,7 @@ impl Devices for SqliteTransaction<'_> {
             Some(row) => Some(encoding::credential_id(row.get_ref(0)?.as_str().ok())?),
             None => None,
         };
-        Ok(Admission { generation, is_disabled, is_revoked, credential })
+        Ok(Admission { generation, is_disabled, is_deleted: false, is_revoked, credential })
     }
 
     async fn admission_generation(&mut self) -> Result<u64> {

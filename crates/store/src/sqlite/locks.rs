@@ -56,6 +56,9 @@ impl Locks for SqliteTransaction<'_> {
             if !limits.is_empty() {
                 rows.limits.insert(owner.clone(), limits);
             }
+            if user == Some(owner) && members::is_leaving(self, owner)? {
+                rows.leaving.insert(owner.clone());
+            }
             if let Some(head) = self.head(owner).await? {
                 rows.last_changed.insert(owner.clone(), head.changed_at);
                 if user == Some(owner) {

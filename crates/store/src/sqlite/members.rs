@@ -283,6 +283,13 @@ fn awaited<'a>(
     Ok(found)
 }
 
+/// Returns whether the user is being deleted.
+pub(super) fn is_leaving(tx: &mut SqliteTransaction<'_>, user: &UserId) -> Result<bool> {
+    let mut select = tx.prepare("SELECT leaving FROM realms WHERE user_id = ?1")?;
+    let found: Option<bool> = select.query_row([user.as_str()], |row| row.get(0)).optional()?;
+    Ok(found.unwrap_or(false))
+}
+
 /// Returns what a realm holds, and the limits of its owner's own.
 pub(super) fn usage(
     tx: &mut SqliteTransaction<'_>,

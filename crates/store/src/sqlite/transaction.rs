@@ -124,6 +124,13 @@ impl<'c> SqliteTransaction<'c> {
         Ok(uid)
     }
 
+    /// Forgets the number of a user who has no row any more.
+    pub(super) fn forget_user(&mut self, user: &UserId) {
+        if let Some(uid) = self.numbers.remove(user) {
+            self.users.remove(&uid);
+        }
+    }
+
     /// Returns the user's number, assigning one if needed.
     pub(super) fn make_uid(&mut self, user: &UserId) -> Result<i64> {
         if let Some(uid) = self.uid(user)? {

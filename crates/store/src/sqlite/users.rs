@@ -20,7 +20,7 @@ impl Users for SqliteTransaction<'_> {
              r.bytes, b.stored, b.staged, b.open_stages, \
              (SELECT count(*) FROM devices d WHERE d.user_id = r.user_id) \
              FROM realms r LEFT JOIN blob_usage b ON b.owner = r.uid \
-             WHERE r.user_id > ?1 ORDER BY r.user_id LIMIT ?2";
+             WHERE r.user_id > ?1 AND r.user_id NOT LIKE 'deleted:%' ORDER BY r.user_id LIMIT ?2";
         read(self, sql, params![after.map_or("", UserId::as_str), limit])
     }
 

@@ -16,7 +16,12 @@ pub(crate) fn secret(n: u16) -> RefreshSecret {
 }
 
 impl Scene {
-    async fn sign_in(&self, who: &str, client: &str, first: &RefreshSecret) -> SignInAnswer {
+    pub(crate) async fn sign_in(
+        &self,
+        who: &str,
+        client: &str,
+        first: &RefreshSecret,
+    ) -> SignInAnswer {
         let (user, client) = (user(who), replica(client));
         self.store.sign_in(user, client, first.proposal(), self.now()).await.unwrap()
     }

@@ -7,6 +7,7 @@ mod bounds;
 mod credentials;
 mod damage;
 mod deletions;
+mod departures;
 mod devices;
 mod feeds;
 mod files;
@@ -159,6 +160,12 @@ mod every {
             a_user_is_listed_with_what_the_user_has
             a_disabled_user_is_not_admitted_until_enabled
             limits_of_ones_own_take_the_place_of_the_servers;
+        departures:
+            a_deleted_user_goes_and_others_keep_what_is_theirs
+            nothing_goes_before_its_time_and_a_deletion_can_be_called_off
+            who_is_allowed_again_begins_with_nothing
+            calls_that_are_under_way_leave_nothing_either
+            somebody_in_the_folders_of_one_who_goes_keeps_nothing_up;
         devices:
             a_device_is_listed_with_what_it_said_and_how_far_it_is
             a_report_is_kept_once_and_the_last_ones_stay
@@ -234,6 +241,10 @@ mod kept {
             migrating_at_once_happens_once
             a_database_of_the_first_version_is_migrated
             two_stores_on_one_database_share_it;
+        departures:
+            no_column_of_any_table_names_a_deleted_user
+            a_deletion_goes_on_after_a_crash_at_every_step
+            two_processes_delete_one_user_together;
         files:
             a_database_that_is_not_where_it_was_begins_an_epoch;
         plans:

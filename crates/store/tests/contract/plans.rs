@@ -182,6 +182,9 @@ async fn tour(scene: &Scene) {
     let late = at(1_000_000);
     let retention = Retention { removals_before: late, accepted_before: late, at_most: 100 };
     scene.store.prune(retention).await.unwrap();
+    scene.delete_user("alice", 0).await.unwrap();
+    scene.remove_all("alice", 10).await;
+    store.allow_user(&alice, now(), 1).await.unwrap();
 }
 
 pub(crate) async fn no_statement_reads_a_table_whole(scene: Scene) {
@@ -206,6 +209,7 @@ pub(crate) async fn no_statement_reads_a_table_whole(scene: Scene) {
             continue;
         }
         if !whole.iter().any(|part| sql.contains(part)) {
+            let plan = plan.replace("SCAN CONSTANT ROW", "");
             let bad = ["SCAN ", "TEMP B-TREE", "Seq Scan"].iter().any(|part| plan.contains(part));
             assert!(!bad, "{sql}\n{plan}");
         }

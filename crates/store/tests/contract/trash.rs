@@ -45,7 +45,7 @@ impl Scene {
     }
 
     /// Attaches `size` new bytes to an item.
-    async fn content(
+    pub(crate) async fn content(
         &self,
         who: &str,
         name: &str,

@@ -6,15 +6,17 @@ use vfs_sync_client::{HttpTransport, TransportError};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::server::user::UserLimits;
 use vfs_sync_core::wire::code;
-use vfs_sync_core::wire::device::UserView;
+use vfs_sync_core::wire::device::{
+    AllowOutcome, AllowUserResponse, DeletionState, DeletionView, UserView,
+};
 
 use crate::args::{
     AdminDevices, AdminDevicesAction, AdminUsers, AdminUsersAction, Global, LimitUser, OwnLimit,
 };
 use crate::commands::replica::devices::{confirmed, unsupported};
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::escape::escaped;
-use crate::output::{Output, bytes_text, count_text, table};
+use crate::output::{Output, Rows, bytes_text, count_text, table};
 use crate::{replica, shutdown};
 
 pub(in crate::commands) async fn devices(
@@ -61,10 +63,14 @@ pub(in crate::commands) async fn users(
     output: Output,
     stop: CancellationToken,
 ) -> Result<()> {
+    let action = match args.action {
+        AdminUsersAction::Export(args) => return super::export::export(args, output, stop).await,
+        action => action,
+    };
     let server =
         replica::server(global, args.operated.server.as_deref(), args.operated.token_file, None)?;
     tokio::select! {
-        done = act(&server, args.action, &output) => done,
+        done = act(&server, action, &output) => done,
         () = stop.cancelled() => Err(shutdown::interrupted()),
     }
 }
@@ -120,6 +126,9 @@ async fn act(server: &HttpTransport, action: AdminUsersAction, output: &Output) 
             ] {
                 rows.add_row([name.to_owned(), value]);
             }
+            if let Some(deletion) = &user.deletion {
+                deletion_rows(&mut rows, deletion);
+            }
             for (name, value) in limits.as_object().into_iter().flatten() {
                 rows.add_row([name.clone(), value.to_string()]);
             }
@@ -134,6 +143,42 @@ async fn act(server: &HttpTransport, action: AdminUsersAction, output: &Output) 
             note_unknown(output, &user, is_known);
             output.json(&json!({ "userId": user, "disabled": true, "known": is_known }))
         }
+        AdminUsersAction::Delete { user, wait, yes } => {
+            if !yes {
+                let text = "a deletion cannot be undone once the wait is over";
+                return Err(Failure::usage(text).hint(
+                    "add --yes; `vfs-sync admin users export` keeps a copy of what the user has",
+                ));
+            }
+            let deletion = server.delete_user(&user, Some(wait)).await.map_err(unsupported)?;
+            let shown = escaped(user.as_str());
+            match deletion.state {
+                DeletionState::Waiting => output.say(format_args!(
+                    "{shown} is served no longer; removed from {} on: `vfs-sync admin users allow` \
+                     calls it off until then",
+                    deletion.due_at
+                ))?,
+                state => output.say(format_args!("{shown}: {}", <&str>::from(state)))?,
+            }
+            output.json(&json!({ "userId": user, "deletion": deletion }))
+        }
+        AdminUsersAction::Allow { user } => {
+            let AllowUserResponse { outcome } =
+                server.allow_user(&user).await.map_err(unsupported)?;
+            let shown = escaped(user.as_str());
+            match outcome {
+                AllowOutcome::NotDeleted => output.say(format_args!("{shown} was not deleted"))?,
+                AllowOutcome::CalledOff => output
+                    .say(format_args!("the deletion of {shown} is called off: nothing is lost"))?,
+                AllowOutcome::Allowed => output.say(format_args!(
+                    "{shown} may sign in again, and has nothing: devices that still hold the old \
+                     tree say so and offer it"
+                ))?,
+            }
+            output.json(&json!({ "userId": user, "outcome": outcome }))
+        }
+        // It needs no server.
+        AdminUsersAction::Export(_) => Ok(()),
         AdminUsersAction::Enable { user } => {
             let is_known = found(server, &user).await?.is_some();
             server.enable_user(&user, true).await.map_err(unsupported)?;
@@ -144,8 +189,39 @@ async fn act(server: &HttpTransport, action: AdminUsersAction, output: &Output) 
     }
 }
 
+fn deletion_rows(rows: &mut Rows, deletion: &DeletionView) {
+    let removed = &deletion.removed;
+    for (name, value) in [
+        ("deletion", <&str>::from(deletion.state).to_owned()),
+        ("requested", deletion.requested_at.to_string()),
+        ("next step", deletion.due_at.to_string()),
+        ("items removed", count_text(removed.items)),
+        ("contents removed", count_text(removed.contents)),
+        ("bytes removed", bytes_text(removed.bytes)),
+        ("shares removed", count_text(removed.shares)),
+        ("feed rows removed", count_text(removed.feed_rows)),
+        ("names replaced", count_text(removed.names)),
+        ("other rows removed", count_text(removed.rows)),
+    ] {
+        rows.add_row([name.to_owned(), value]);
+    }
+    let times = [("finished", deletion.finished_at), ("allowed", deletion.allowed_at)];
+    for (name, at) in times.into_iter().filter_map(|(name, at)| Some((name, at?))) {
+        rows.add_row([name.to_owned(), at.to_string()]);
+    }
+    for (name, text) in &deletion.out_of_reach {
+        rows.add_row([format!("out of reach: {name}"), text.clone()]);
+    }
+}
+
 fn state(user: &UserView) -> &'static str {
-    if user.disabled_at.is_some() { "disabled" } else { "enabled" }
+    match user.deletion.as_ref().map(|deletion| deletion.state) {
+        Some(DeletionState::Waiting) => "to be deleted",
+        Some(DeletionState::Removing) => "being deleted",
+        Some(DeletionState::Done) => "deleted",
+        Some(DeletionState::Allowed) | None if user.disabled_at.is_some() => "disabled",
+        Some(DeletionState::Allowed) | None => "enabled",
+    }
 }
 
 /// Returns the user, if the server knows one of that name.

@@ -161,7 +161,7 @@ pub(super) fn refused(
                 _ => super::malformed(call, "expected", "is no user"),
             }
         }
-        (403, code::DEVICE_REVOKED | code::USER_DISABLED) => {
+        (403, code::DEVICE_REVOKED | code::USER_DISABLED | code::USER_DELETED) => {
             TransportError::Denied { code: body.code, message: body.error }
         }
         (413, other) if other != code::QUOTA_EXCEEDED => TransportError::TooLarge(body.error),

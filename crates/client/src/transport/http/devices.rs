@@ -3,7 +3,10 @@
 use http::{Method, StatusCode};
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::server::user::UserLimits;
-use vfs_sync_core::wire::device::{DevicesResponse, RenameDevice, UserView, UsersResponse};
+use vfs_sync_core::wire::device::{
+    AllowUserResponse, DeleteUserRequest, DeletionView, DevicesResponse, RenameDevice, UserView,
+    UsersResponse,
+};
 
 use super::{HttpCall, HttpTransport, answer, malformed};
 use crate::transport::error::TransportError;
@@ -120,6 +123,30 @@ impl HttpTransport {
         let step = if enabled { "enable" } else { "disable" };
         let url = self.url(&["admin", "users", user.as_str(), step]);
         self.done(HttpCall { method: Method::POST, ..self.get("enableUser", url) }).await
+    }
+
+    /// Deletes a user with everything that the user has, after `wait_seconds`; seven days without
+    /// it. A repetition changes the wait, until the removal has begun.
+    ///
+    /// # Errors
+    /// As [`Self::devices_of`]; `404` for an unknown user.
+    pub async fn delete_user(
+        &self,
+        user: &UserId,
+        wait_seconds: Option<u64>,
+    ) -> Result<DeletionView, TransportError> {
+        let path = ["admin", "users", user.as_str(), "delete"];
+        let request = DeleteUserRequest { wait_seconds };
+        self.fetch(self.post("deleteUser", &path, &request)).await
+    }
+
+    /// Allows a user who was deleted, or calls off a deletion that has not begun.
+    ///
+    /// # Errors
+    /// As [`Self::devices_of`]; `409` while the user is being removed.
+    pub async fn allow_user(&self, user: &UserId) -> Result<AllowUserResponse, TransportError> {
+        let url = self.url(&["admin", "users", user.as_str(), "allow"]);
+        self.fetch(HttpCall { method: Method::POST, ..self.get("allowUser", url) }).await
     }
 
     /// Sends a call that is answered by `204`.

@@ -17,7 +17,7 @@ use super::order::Order;
 use super::rows::{Addition, Awaited, Cause, Changes, Map, Needs, Rows, Set};
 use super::visibility::{Source, Views};
 use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
-use crate::entry::{EntryBody, EntryKey};
+use crate::entry::{EntryBody, EntryKey, RemovalReason};
 use crate::id::{ItemId, UserId};
 use crate::limits::{MAX_CONSEQUENCE_BYTES, MAX_CONSEQUENCES};
 use crate::time::Timestamp;
@@ -55,6 +55,10 @@ pub struct FeedPropagation {
     plan: BTreeMap<UserId, Vec<Planned>>,
     /// The part of these that is being looked up.
     looked_up: BTreeMap<UserId, Vec<Planned>>,
+    /// The user whose feed gets nothing, because it is being removed.
+    unread: Option<UserId>,
+    /// The reason of all removals, if it is not each one's own.
+    reason: Option<RemovalReason>,
 }
 
 /// The memory of a row that is planned: a change of access, or an entry of a feed.
@@ -258,7 +262,26 @@ impl FeedPropagation {
             after: Map::default(),
             plan: BTreeMap::new(),
             looked_up: BTreeMap::new(),
+            unread: None,
+            reason: None,
         }
+    }
+
+    /// Propagates changes that end what readers see, without a look at what hangs under it: the
+    /// feed of `leaver`, who is being removed, gets nothing. `changes` has the levels to remove.
+    pub(super) fn of_leaving(
+        leaver: &UserId,
+        rows: Rows,
+        views: Views,
+        changes: Changes,
+        reason: Option<RemovalReason>,
+        now: Timestamp,
+    ) -> Self {
+        let mut propagation = Self::of_push(rows, views, changes, now);
+        propagation.started = true;
+        propagation.unread = Some(leaver.clone());
+        propagation.reason = reason;
+        propagation
     }
 
     /// Propagates a change of what `users` may see of `items` by grants, such as joining or leaving
@@ -323,7 +346,8 @@ impl FeedPropagation {
         if let Some(refused) = self.refused() {
             return refused;
         }
-        self.changes.access = self.access_changes();
+        let mut access = self.access_changes();
+        self.changes.access.append(&mut access);
         self.make_plan();
         if let Some(refused) = self.refused() {
             return refused;
@@ -646,8 +670,9 @@ impl FeedPropagation {
             let owner = self.rows.item(at).map(|item| &item.owner);
             let before = self.rows.access.get(at).into_iter().flatten();
             let after = self.after.get(at).into_iter().flatten();
+            let readers = before.chain(after).map(|(user, _)| user).chain(owner);
             let readers: BTreeSet<&UserId> =
-                before.chain(after).map(|(user, _)| user).chain(owner).collect();
+                readers.filter(|user| self.unread.as_ref() != Some(*user)).collect();
             if self.bound.kind == BoundKind::All {
                 self.weighed.rows += readers.len();
                 if let EntryKey::Item(id) = key {
@@ -817,7 +842,10 @@ impl FeedPropagation {
                         if was_present { self.rows.removal(key, self.now) } else { None }
                     }
                 };
-                if let Some((change, authored_at)) = change {
+                if let Some((mut change, authored_at)) = change {
+                    if self.reason.is_some() {
+                        change.set_reason(self.reason);
+                    }
                     let Source { actor, replica, origin, changed } = self.views.source(key, user);
                     let author_replica = replica.clone().filter(|_| origin.is_none());
                     let cause = match replica {

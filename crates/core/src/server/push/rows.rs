@@ -182,6 +182,8 @@ pub struct Rows {
     pub usage: Map<UserId, MetadataUsage>,
     /// The limits of their own that owners of locked realms have.
     pub limits: Map<UserId, UserLimits>,
+    /// Users of locked realms who are being deleted: no push of theirs is applied.
+    pub leaving: BTreeSet<UserId>,
     /// The realms that are locked: nothing in them changes but by this transaction.
     pub realms: BTreeSet<UserId>,
     /// The links, by child.

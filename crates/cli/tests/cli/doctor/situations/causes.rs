@@ -405,6 +405,14 @@ pub(super) const SITUATIONS: &[Situation] = &[
         as_operator(scene, &["admin", "users", "disable", "alice"]);
         Cause::default()
     }),
+    problem("the user was deleted", "server.user", "user_deleted", |scene| {
+        in_step(scene);
+        queued(scene);
+        as_operator(scene, &["admin", "users", "delete", "alice", "--wait", "0", "--yes"]);
+        // The server begins with it by itself.
+        while !scene.on("one", &["sync"]).stderr.contains("user_deleted") {}
+        Cause::default()
+    }),
     note("this device has not synchronised for a while", "server.feed", "server.feed", |scene| {
         in_step(scene);
         scene.replica("other");
