@@ -40,7 +40,7 @@ pub(crate) fn turn<T: Send + 'static>(
     }
 }
 
-/// A means to cancel calls: each call that got it fails with [`ErrorCode::Cancelled`] at its next
+/// A means to cancel calls: each call that got it fails with [`crate::ErrorCode::Cancelled`] at its next
 /// await. Edits are never cancelled in their middle.
 #[derive(Debug, Clone, Default)]
 pub struct Cancellation(CancellationToken);
