@@ -12,6 +12,7 @@ mod moved;
 mod mysteries;
 mod pause;
 mod programs;
+mod refused;
 mod service;
 mod state;
 mod stories;

@@ -102,6 +102,31 @@ fn the_same_data_on_both_devices_is_there_once() {
     }
 }
 
+/// A content that never comes is waited for only as long as its folder is there.
+#[test]
+fn what_waits_in_a_folder_goes_with_the_folder() {
+    let mut devices = Devices::new(&["a", "b"]);
+    devices.scene.write("da/stays", "stays");
+    devices.settle(&["a", "b"]);
+    let up = devices.up("a");
+    wait_until("it is in step", || devices.state("a")["state"] == "inStep");
+    // Without room for contents.
+    let address = devices.scene.url().trim_start_matches("http://").to_owned();
+    devices.scene.stop_server();
+    devices.scene.start_server_with(&address, &[("VFS_SYNC_MAX_STORED_BYTES", "1")]);
+    devices.scene.write("db/x/f", "never sent");
+    devices.once("b").expect(5);
+    wait_until("it waits", || {
+        devices.state("a")["reason"].to_string().contains("not at the server")
+    });
+    assert!(devices.scene.path("da/x").is_dir());
+    devices.scene.on("b", &["rm", "-r", "/x"]).expect(0);
+    devices.scene.on("b", &["sync"]);
+    wait_until("the folder goes", || !devices.scene.path("da/x").exists());
+    wait_until("nothing is waited for", || devices.state("a")["state"] == "inStep");
+    drop(up);
+}
+
 /// The same, where one device meets the other's items before their contents were sent.
 #[test]
 fn the_same_data_is_there_once_although_its_contents_come_late() {

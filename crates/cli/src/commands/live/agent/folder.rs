@@ -371,8 +371,9 @@ impl Folder {
             self.watcher = Watcher::new(&self.live.directory, true);
         }
         self.scope.add(self.watcher.take());
-        self.export |= self.left_out.1 > 0;
         let started = Instant::now();
+        // Only when it is time for another attempt: one that fails alike would go on for ever.
+        self.export |= self.left_out.1 > 0 && self.scan_due <= started;
         if self.scan_due <= started || !self.looks_at_parts() {
             self.scope = Scope::Whole;
         }
@@ -408,8 +409,9 @@ impl Folder {
         }
         self.problems.0 = report.problems.clone().after(&self.problems.0, &report.visited);
         self.left_out.0 = self.problems.0.failures();
-        if report.moved > 0 && self.problems.0.total() > 0 && report.visited != Scope::Whole {
-            // They may have been of folders that have other names now.
+        let left = report.moved + report.deleted > 0;
+        if left && self.problems.0.total() > 0 && report.visited != Scope::Whole {
+            // They may have been of folders that have other names now, or are gone.
             self.scan_due = now;
         }
         self.show_import(&report)?;
@@ -544,8 +546,9 @@ impl Folder {
             format!("{}; to remove them: `{command}`", failure.message)
         });
         let problems = report.problems.clone().after(&self.problems.1, &report.visited);
-        if report.moved > 0 && problems.total() > 0 && report.visited != Scope::Whole {
-            // They may have been of folders that have other names now.
+        let left = report.moved + report.removed > 0;
+        if left && problems.total() > 0 && report.visited != Scope::Whole {
+            // They may have been of folders that have other names now, or are gone.
             self.export_whole();
         }
         let counts = &problems.counts;
