@@ -56,6 +56,7 @@ mod host;
 mod inspection;
 mod lock;
 mod replica;
+#[cfg(not(target_family = "wasm"))]
 pub mod sign_in;
 mod sync;
 pub mod transport;

@@ -19,6 +19,7 @@ pub use http::meant_for::{MeantFor, token_subject};
 pub use http::net::{Fetch, FetchRequest, FetchResponse, PageFetch};
 #[cfg(not(target_family = "wasm"))]
 pub use http::probe::{Probe, ProbeAnswer, ProbeStep, Probed};
+#[cfg(not(target_family = "wasm"))]
 pub use http::sign_in::NotRenewed;
 pub use http::{
     HttpConfig, HttpTransport, StaticToken, TokenProvider, batch_request, batch_results,

@@ -10,6 +10,7 @@ mod min_throughput;
 pub(super) mod net;
 #[cfg(not(target_family = "wasm"))]
 pub(super) mod probe;
+#[cfg(not(target_family = "wasm"))]
 pub(super) mod sign_in;
 mod tus;
 mod user;
