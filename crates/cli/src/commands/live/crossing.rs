@@ -95,7 +95,7 @@ pub(super) fn live_item<'a>(
 }
 
 /// Finds the item at a path relative to a live folder's directory.
-fn item_under(
+pub(super) fn item_under(
     client: &SyncClient,
     folder: &LiveFolder,
     names: &Path,

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use vfs_sync_client::{Delete, Node, SyncClient};
+use vfs_sync_client::{Node, SyncClient};
 use vfs_sync_core::id::ItemId;
 
-use super::crossing::live_item;
+use super::crossing::{item_under, live_item};
 use crate::args::Global;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
@@ -30,6 +30,10 @@ pub(super) fn forget(
     let client = replica::open(global, replica::config())?;
     let mut settings = replica::read_settings(replica)?;
     let (folder, node, at) = live_item(&client, &mut settings, path)?;
+    let parent = match at.parent().filter(|above| !above.as_os_str().is_empty()) {
+        Some(above) => Some(item_under(&client, folder, above, path)?.id),
+        None => folder.item.clone(),
+    };
     let (directory, top) = (folder.directory.clone(), folder.item.clone());
     let what = format!("cannot read {}", directory.display());
     let root = Root::open(&directory).map_err(Failure::io(what))?;
@@ -39,28 +43,40 @@ pub(super) fn forget(
         None => false,
     };
     let mut forget = Forget { client: &client, root, trust, others, stop, found: Vec::new() };
-    forget.find(&node, &at)?;
+    forget.find(&node, parent, &at)?;
     let Forget { found, .. } = forget;
     if found.is_empty() {
         let text = format!("no rule ignores {} or anything in it", path.display());
         return Err(Failure::new(Kind::NotFound, text)
             .hint("`.vfsignore` has the rules; `vfs-sync rm` deletes what is not ignored"));
     }
-    let refused = |(id, _): &&(ItemId, PathBuf)| !client.sharing().may_delete(id).unwrap_or(false);
-    if let Some((_, at)) = found.iter().find(refused) {
-        let text = format!("you may not delete {}", directory.join(at).display());
-        return Err(Failure::failed(text).hint("nothing was deleted; ask its owner"));
-    }
-    let mut deleted = 0;
-    for (id, at) in &found {
-        // It may have been in one of the others.
-        if !dry_run && client.node(id)?.is_some() {
-            deleted += client.delete(id, Delete::Recursive)?;
+    // All of it or nothing.
+    let (mut batch, mut deleted) = (client.batch(), 0);
+    for Ignored { id, parent, at } in &found {
+        if client.parents_of(id)?.len() > 1
+            && let Some(parent) = parent
+        {
+            // It is in other folders too.
+            batch.unlink(id, parent);
+            deleted += 1;
+            continue;
         }
-        let word = if dry_run { "would delete" } else { "deleted in the tree:" };
-        output.say(format_args!("{word} {}", escaped(&names::path_text(at))))?;
+        if !client.sharing().may_delete(id)? {
+            let text = format!("you may not delete {}", directory.join(at).display());
+            return Err(Failure::failed(text).hint("nothing was deleted; ask its owner"));
+        }
+        deleted += batch.delete_tree(id)?;
     }
-    let paths: Vec<_> = found.iter().map(|(_, at)| names::path_text(at)).collect();
+    if dry_run {
+        deleted = 0;
+    } else {
+        batch.commit()?;
+    }
+    let word = if dry_run { "would delete" } else { "deleted in the tree:" };
+    let paths: Vec<_> = found.iter().map(|one| names::path_text(&one.at)).collect();
+    for path in &paths {
+        output.say(format_args!("{word} {}", escaped(path)))?;
+    }
     output.json(
         &json!({ "directory": directory, "paths": paths, "deleted": deleted, "dryRun": dry_run }),
     )?;
@@ -80,20 +96,28 @@ struct Forget<'a> {
     /// True if the directory is in step with another owner's tree.
     others: bool,
     stop: &'a CancellationToken,
-    /// The ignored items, by their paths in the directory; without those under them.
-    found: Vec<(ItemId, PathBuf)>,
+    found: Vec<Ignored>,
+}
+
+/// An ignored item, without those under it.
+struct Ignored {
+    id: ItemId,
+    /// The folder that the directory shows it in.
+    parent: Option<ItemId>,
+    /// The path in the directory.
+    at: PathBuf,
 }
 
 impl Forget<'_> {
     /// Finds the ignored items at and under an item with the path `at`.
-    fn find(&mut self, node: &Node, at: &Path) -> Result<()> {
+    fn find(&mut self, node: &Node, parent: Option<ItemId>, at: &Path) -> Result<()> {
         let mut rules = Rules::default();
         let mut above = PathBuf::new();
         for name in at {
             rules = self.rules_in(&above, &rules)?;
             let is_folder = above.join(name) != at || is_a_folder(node);
             if rules.ignore(&above, name, is_folder, size(node)) {
-                self.found.push((node.id.clone(), at.to_owned()));
+                self.found.push(Ignored { id: node.id.clone(), parent, at: at.to_owned() });
                 return Ok(());
             }
             above.push(name);
@@ -112,13 +136,13 @@ impl Forget<'_> {
                 let name = names::to_disk(&child.name);
                 let at = path.join(&name);
                 if rules.ignore(&path, &name, is_a_folder(&child.node), size(&child.node)) {
-                    self.found.push((child.node.id, at));
+                    self.found.push(Ignored { id: child.node.id, parent: Some(id.clone()), at });
                 } else if is_a_folder(&child.node) {
                     left.push((child.node.id, at, rules.clone()));
                 }
             }
         }
-        self.found.sort_by(|a, b| a.1.cmp(&b.1));
+        self.found.sort_by(|a, b| a.at.cmp(&b.at));
         Ok(())
     }
 

@@ -80,6 +80,13 @@ fn forgetting_deletes_what_is_ignored_in_the_tree_and_no_file() {
     assert!(!in_tree(&devices, "b", "/p/build") && !in_tree(&devices, "b", "/b.log"));
     assert_eq!((devices.files("a"), devices.files("b")), before, "no file is touched");
     forget(&["da/p"]).expect(1).says("no rule ignores");
+    // One that is in another folder too is only there afterwards.
+    scene.on("a", &["put", "da/p/a.log", "/p/twice.log"]).expect(0);
+    scene.on("a", &["mkdir", "/other"]).expect(0);
+    scene.on("a", &["ln", "/p/twice.log", "/other/"]).expect(0);
+    forget(&["da/p"]).expect(0).says("p/twice.log");
+    assert!(!in_tree(&devices, "a", "/p/twice.log"));
+    assert!(in_tree(&devices, "a", "/other/twice.log"));
     scene.on("a", &["trash", "restore", "/p/a.log"]).expect(0);
 }
 
