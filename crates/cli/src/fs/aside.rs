@@ -315,15 +315,12 @@ fn read_list(displaced: &Folder) -> io::Result<HashMap<String, Displaced>> {
 }
 
 fn write_list(displaced: &Folder, lines: &[Displaced]) -> io::Result<()> {
-    let _ = displaced.remove_file(&new_list());
-    let mut file = displaced.create_new(&new_list())?;
+    let mut text = Vec::new();
     for line in lines {
-        let mut line = serde_json::to_vec(line)?;
-        line.push(b'\n');
-        file.write_all(&line)?;
+        serde_json::to_writer(&mut text, line)?;
+        text.push(b'\n');
     }
-    file.sync_all()?;
-    displaced.rename(&new_list(), OsStr::new(LIST), true)
+    displaced.replace_file(OsStr::new(LIST), &new_list(), &text)
 }
 
 /// A file in the trash.

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
@@ -298,6 +298,24 @@ impl Folder {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(sys::openat(&*self.0, name, flags, Mode::from_raw_mode(mode as _))?))
+    }
+
+    /// Writes a file for its owner alone in place of any other, completely or not at all; `unfinished`
+    /// is its name until then.
+    pub(crate) fn replace_file(
+        &self,
+        name: &OsStr,
+        unfinished: &OsStr,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        match self.remove_file(unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = self.create_new(unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        self.rename(unfinished, name, true)
     }
 
     /// Reads the target of a symbolic link.

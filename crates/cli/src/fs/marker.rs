@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -67,15 +67,8 @@ pub(crate) fn read(top: &Folder) -> io::Result<Option<Marker>> {
 /// Writes the marker of the directory `top`, completely or not at all.
 pub(crate) fn write(top: &Folder, marker: &Marker) -> io::Result<()> {
     let own = private_folder(top, OsStr::new(OWN))?;
-    let new = OsStr::new(NEW_MARKER);
-    match own.remove_file(new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = own.create_new(new)?;
-    file.write_all(&serde_json::to_vec(marker)?)?;
-    file.sync_all()?;
-    own.rename(new, OsStr::new(MARKER), true)
+    let bytes = serde_json::to_vec(marker)?;
+    own.replace_file(OsStr::new(MARKER), OsStr::new(NEW_MARKER), &bytes)
 }
 
 /// Removes the marker `marker` of the directory `top`, and what nobody needs without it; another

@@ -86,25 +86,8 @@ impl<'a, R: Rows> View<'a, R> {
 
     fn confirmed_node(&mut self, row: ItemRow) -> Result<Node> {
         let view = *row.view;
-        let content = self.rows.content(self.slot, &view.item_id)?.map(|row| NodeContent {
-            blob_id: row.attachment.blob_id,
-            size: row.attachment.size,
-            digest: row.attachment.digest,
-            content_type: row.attachment.content_type,
-            modified_at: row.attachment.modified_at,
-        });
-        Ok(Node {
-            id: view.item_id,
-            owner: view.owner_id,
-            object_type: view.object_type,
-            name: view.name,
-            metadata: view.metadata,
-            encrypted: view.encrypted,
-            created_at: view.created_at,
-            access_level: view.access_level,
-            content,
-            pending: false,
-        })
+        let content = self.rows.content(self.slot, &view.item_id)?;
+        Ok(Node::confirmed(view, content.map(|row| (*row.attachment).into())))
     }
 
     /// Returns the owner of an item, even if the queue deletes it; `None` if it is not known.

@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::access::AccessLevel;
-use crate::content::Sha256Digest;
+use crate::content::{Attachment, Sha256Digest};
+use crate::entry::ItemView;
 use crate::id::{BlobId, ItemId, UserId};
 use crate::item::{Encrypted, Metadata, Name, ObjectType};
 use crate::limits::MAX_NAME_BYTES;
@@ -54,7 +55,36 @@ pub struct NodeContent {
     pub modified_at: Option<Timestamp>,
 }
 
+impl From<Attachment> for NodeContent {
+    fn from(attachment: Attachment) -> Self {
+        Self {
+            blob_id: attachment.blob_id,
+            size: attachment.size,
+            digest: attachment.digest,
+            content_type: attachment.content_type,
+            modified_at: attachment.modified_at,
+        }
+    }
+}
+
 impl Node {
+    /// Builds the node of an item as the server shows it, with its content.
+    #[must_use]
+    pub fn confirmed(view: ItemView, content: Option<NodeContent>) -> Self {
+        Self {
+            id: view.item_id,
+            owner: view.owner_id,
+            object_type: view.object_type,
+            name: view.name,
+            metadata: view.metadata,
+            encrypted: view.encrypted,
+            created_at: view.created_at,
+            access_level: view.access_level,
+            content,
+            pending: false,
+        }
+    }
+
     /// Returns the time to show: the content's time, or else the time of the item's creation, which
     /// is the same on every replica.
     #[must_use]

@@ -200,14 +200,7 @@ impl Tree {
                         grants.remove(&(item, kind, principal.id.to_string()));
                     }
                     Change::BlobAttach(held) if held.relation_kind == RelationKind::File => {
-                        let content = NodeContent {
-                            blob_id: held.blob_id,
-                            size: held.size,
-                            digest: held.digest,
-                            content_type: held.content_type,
-                            modified_at: held.modified_at,
-                        };
-                        contents.insert(held.item_id, content);
+                        contents.insert(held.item_id.clone(), (*held).into());
                     }
                     Change::BlobDetach { item, relation_kind: RelationKind::File, .. } => {
                         contents.remove(&item);
@@ -227,19 +220,8 @@ impl Tree {
             parents.sort();
         }
         let node = |(id, view): (ItemId, ItemView)| {
-            let node = Node {
-                content: contents.remove(&id),
-                owner: view.owner_id,
-                object_type: view.object_type,
-                name: view.name,
-                metadata: view.metadata,
-                encrypted: view.encrypted,
-                created_at: view.created_at,
-                access_level: view.access_level,
-                pending: false,
-                id: id.clone(),
-            };
-            (id, node)
+            let content = contents.remove(&id);
+            (id, Node::confirmed(view, content))
         };
         Ok(Self { nodes: views.into_iter().map(node).collect(), parents: links, grants })
     }

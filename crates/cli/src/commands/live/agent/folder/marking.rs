@@ -1,10 +1,12 @@
 //! The marker of a live folder's directory, compared with the settings before each import.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt as _;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use vfs_sync_client::{FoundDirectory, ROOT_ENTRY, RecordChange, SyncClient};
+use vfs_sync_client::{
+    DirectoryRecord, EntryRecord, FoundDirectory, ROOT_ENTRY, RecordChange, SyncClient,
+};
 
 use super::super::remember;
 use super::Folder;
@@ -52,7 +54,7 @@ impl Folder {
                 }
             }
             (Some(known), None) => {
-                if self.live.joined && !has_half_of_its_entries(client, root, &top, self)? {
+                if self.live.joined && !self.has_half_of_its_entries(client, root, &top)? {
                     return Err(Failure::failed(format!(
                         "{dir} lacks most of its entries, and the marker in .vfs-sync: nothing was \
                          changed on either side"
@@ -82,13 +84,38 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes all rows of the directory's record: both sides join as the first time.
-    fn drop_record(&mut self, client: &SyncClient, root: &mut Root) -> Result<()> {
+    /// Returns the rows of the entries at the top of the directory, and the record that has them.
+    fn top_rows(
+        &self,
+        client: &SyncClient,
+        root: &mut Root,
+    ) -> Result<Option<(DirectoryRecord, Vec<EntryRecord>)>> {
         let what = format!("cannot read {}", self.live.directory.display());
         let found = Record::find(client, root, self.live.item.as_ref());
-        if let FoundDirectory::Known(record) = found.map_err(Failure::io(what))??.found {
-            let rows = client.directories().entries(record.id, ROOT_ENTRY)?.into_iter();
-            let removed = rows.map(|row| RecordChange::Remove(row.id)).collect();
+        let FoundDirectory::Known(record) = found.map_err(Failure::io(what))??.found else {
+            return Ok(None);
+        };
+        let rows = client.directories().entries(record.id, ROOT_ENTRY)?;
+        Ok(Some((record, rows)))
+    }
+
+    /// Returns whether at least half of the recorded entries at the top are there.
+    fn has_half_of_its_entries(
+        &self,
+        client: &SyncClient,
+        root: &mut Root,
+        top: &DiskFolder,
+    ) -> Result<bool> {
+        let Some((_, rows)) = self.top_rows(client, root)? else { return Ok(true) };
+        let rows: Vec<_> = rows.into_iter().filter(|row| row.disk.inode != 0).collect();
+        let is_there = |row: &&EntryRecord| top.stat(OsStr::from_bytes(&row.name)).is_ok();
+        Ok(rows.iter().filter(is_there).count() * 2 >= rows.len())
+    }
+
+    /// Removes all rows of the directory's record: both sides join as the first time.
+    fn drop_record(&mut self, client: &SyncClient, root: &mut Root) -> Result<()> {
+        if let Some((record, rows)) = self.top_rows(client, root)? {
+            let removed = rows.into_iter().map(|row| RecordChange::Remove(row.id)).collect();
             client.directories().write(record.id, removed, true)?;
         }
         self.live.joined = false;
@@ -100,23 +127,4 @@ impl Folder {
         ));
         Ok(())
     }
-}
-
-/// Returns whether at least half of the recorded entries at the top are there.
-fn has_half_of_its_entries(
-    client: &SyncClient,
-    root: &mut Root,
-    top: &DiskFolder,
-    folder: &Folder,
-) -> Result<bool> {
-    let what = format!("cannot read {}", folder.live.directory.display());
-    let found = Record::find(client, root, folder.live.item.as_ref());
-    let FoundDirectory::Known(record) = found.map_err(Failure::io(what))??.found else {
-        return Ok(true);
-    };
-    let rows = client.directories().entries(record.id, ROOT_ENTRY)?;
-    let rows: Vec<_> = rows.into_iter().filter(|row| row.disk.inode != 0).collect();
-    let is_there = |name: Vec<u8>| top.stat(&OsString::from_vec(name)).is_ok();
-    let there = rows.iter().filter(|row| is_there(row.name.clone())).count();
-    Ok(there * 2 >= rows.len())
 }
