@@ -212,7 +212,7 @@ Exit codes: 0 deleted · 1 nothing there is ignored, or may not be deleted: then
 
 Examples:\n  vfs-sync folder forget ~/Documents/project/build\n  vfs-sync folder forget ~/Documents/project --dry-run")]
     Forget {
-        /// The path of the entry or its folder on this disk, where it need not be any more
+        /// The path of the entry, of a folder around it or of the directory; it need not be there any more
         #[arg(value_name = "PATH")]
         path: PathBuf,
         /// List the items, and delete nothing

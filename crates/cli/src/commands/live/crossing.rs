@@ -49,7 +49,8 @@ pub(super) fn trust_ignore(
 pub(super) fn allow(global: &Global, replica: &Path, path: &Path, output: Output) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let mut settings = replica::read_settings(replica)?;
-    let (folder, node, _) = live_item(&client, &mut settings, path)?;
+    let (folder, at) = live_place(&mut settings, path)?;
+    let node = item_under(&client, folder, &at, path)?;
     let Some(target) = link::target(&node) else {
         return Err(Failure::failed(format!("{} is no symbolic link in the tree", path.display())));
     };
@@ -68,13 +69,12 @@ pub(super) fn allow(global: &Global, replica: &Path, path: &Path, output: Output
     ))
 }
 
-/// Finds the item at a path in a live folder's directory, where it need not exist, and the path
-/// relative to the directory.
-pub(super) fn live_item<'a>(
-    client: &SyncClient,
+/// Finds the live folder that a path is in, where it need not exist, and the path relative to the
+/// directory.
+pub(super) fn live_place<'a>(
     settings: &'a mut Settings,
     path: &Path,
-) -> Result<(&'a mut LiveFolder, Node, PathBuf)> {
+) -> Result<(&'a mut LiveFolder, PathBuf)> {
     let what = || format!("cannot use {}", path.display());
     let absolute = std::path::absolute(path).map_err(Failure::io(what()))?;
     // The last name may be a link; the folders above may be there.
@@ -90,8 +90,7 @@ pub(super) fn live_item<'a>(
             .hint("see `vfs-sync folder list`")
     })?;
     let names = at.strip_prefix(&folder.directory).unwrap_or(&at).to_owned();
-    let node = item_under(client, folder, &names, path)?;
-    Ok((folder, node, names))
+    Ok((folder, names))
 }
 
 /// Finds the item at a path relative to a live folder's directory.

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{Node, SyncClient};
 use vfs_sync_core::id::ItemId;
 
-use super::crossing::{item_under, live_item};
+use super::crossing::{item_under, live_place};
 use crate::args::Global;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
@@ -29,12 +29,15 @@ pub(super) fn forget(
 ) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let mut settings = replica::read_settings(replica)?;
-    let (folder, node, at) = live_item(&client, &mut settings, path)?;
-    let parent = match at.parent().filter(|above| !above.as_os_str().is_empty()) {
-        Some(above) => Some(item_under(&client, folder, above, path)?.id),
-        None => folder.item.clone(),
-    };
+    let (folder, at) = live_place(&mut settings, path)?;
     let (directory, top) = (folder.directory.clone(), folder.item.clone());
+    let under = |at: &Path| match at.as_os_str().is_empty() {
+        true => Ok(None),
+        false => item_under(&client, folder, at, path).map(Some),
+    };
+    let parent = under(at.parent().unwrap_or(Path::new("")))?.map(|node| node.id);
+    let parent = parent.or_else(|| top.clone());
+    let node = under(&at)?;
     let what = format!("cannot read {}", directory.display());
     let root = Root::open(&directory).map_err(Failure::io(what))?;
     let trust = Trust::of(replica, &directory)?.without_saving();
@@ -43,7 +46,10 @@ pub(super) fn forget(
         None => false,
     };
     let mut forget = Forget { client: &client, root, trust, others, stop, found: Vec::new() };
-    forget.find(&node, parent, &at)?;
+    match &node {
+        Some(node) => forget.find(node, parent, &at)?,
+        None => forget.find_under(top, PathBuf::new(), Rules::default())?,
+    }
     let Forget { found, .. } = forget;
     if found.is_empty() {
         let text = format!("no rule ignores {} or anything in it", path.display());
@@ -122,12 +128,18 @@ impl Forget<'_> {
             }
             above.push(name);
         }
-        let mut left = vec![(node.id.clone(), at.to_owned(), rules)];
-        while let Some((id, path, rules)) = left.pop() {
+        self.find_under(Some(node.id.clone()), at.to_owned(), rules)
+    }
+
+    /// Finds the ignored items under a folder of the tree (`None`: the top), to whose path `rules`
+    /// apply.
+    fn find_under(&mut self, folder: Option<ItemId>, at: PathBuf, rules: Rules) -> Result<()> {
+        let mut left = vec![(folder, at, rules)];
+        while let Some((folder, path, rules)) = left.pop() {
             if self.stop.is_cancelled() {
                 return Err(crate::shutdown::interrupted());
             }
-            let children = self.client.children(Some(&id))?;
+            let children = self.client.children(folder.as_ref())?;
             let rules = match children.is_empty() {
                 true => continue,
                 false => self.rules_in(&path, &rules)?,
@@ -136,9 +148,9 @@ impl Forget<'_> {
                 let name = names::to_disk(&child.name);
                 let at = path.join(&name);
                 if rules.ignore(&path, &name, is_a_folder(&child.node), size(&child.node)) {
-                    self.found.push(Ignored { id: child.node.id, parent: Some(id.clone()), at });
+                    self.found.push(Ignored { id: child.node.id, parent: folder.clone(), at });
                 } else if is_a_folder(&child.node) {
-                    left.push((child.node.id, at, rules.clone()));
+                    left.push((Some(child.node.id), at, rules.clone()));
                 }
             }
         }

@@ -133,12 +133,21 @@ pub(in crate::commands) fn show(output: &Output, devices: Vec<DeviceView>) -> Re
 
 /// Explains an error of an older server without these routes.
 pub(in crate::commands) fn unsupported(error: TransportError) -> Failure {
-    let known = [code::UNKNOWN_DEVICE, code::UNKNOWN_USER];
+    let missing =
+        |message: &str, hint: &str| Failure::new(Kind::NotFound, message.to_owned()).hint(hint);
     match &error {
         TransportError::Refused { status: 404, code, message, .. }
-            if known.contains(&code.as_str()) =>
+            if code == code::UNKNOWN_DEVICE =>
         {
-            Failure::new(Kind::NotFound, message.clone())
+            missing(
+                message,
+                "`vfs-sync devices list` has your own, `vfs-sync admin devices list` all",
+            )
+        }
+        TransportError::Refused { status: 404, code, message, .. }
+            if code == code::UNKNOWN_USER =>
+        {
+            missing(message, "`vfs-sync admin users list` has the names")
         }
         TransportError::Refused { status: 404 | 405, .. } => {
             Failure::failed("the server does not know of devices")

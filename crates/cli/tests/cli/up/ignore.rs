@@ -74,6 +74,8 @@ fn forgetting_deletes_what_is_ignored_in_the_tree_and_no_file() {
     assert_eq!(report["paths"], serde_json::json!(["p/a.log", "p/build"]), "{report}");
     assert_eq!(report["deleted"], 5, "{report}");
     assert!(in_tree(&devices, "a", "/p/src") && in_tree(&devices, "a", "/b.log"), "outside of it");
+    let all = scene.on("a", &["--json", "folder", "forget", "da", "--dry-run"]).expect(0).json();
+    assert_eq!(all["paths"], serde_json::json!(["b.log"]), "of the directory itself: {all}");
     // The folder is ignored, so everything in it is.
     forget(&["da/b.log"]).expect(0);
     devices.settle(&["a", "b"]);
