@@ -18,7 +18,8 @@ mod state;
 mod stories;
 mod table;
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,31 +28,43 @@ use crate::support::{Ran, Scene, signal, tree_of};
 /// The time within which what a test waits for must have happened.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running `up`, which is killed when it is dropped.
-struct Up(Child);
+/// A running `up`, which is killed when it is dropped; a test that fails shows what it said.
+struct Up {
+    child: Child,
+    log: PathBuf,
+    state: PathBuf,
+}
 
 impl Up {
     fn start(scene: &Scene, replica: &str, args: &[&str]) -> Self {
         let mut command = scene.command();
-        command.args(["--replica", replica, "up"]).args(args);
+        command.args(["--json", "--replica", replica, "up"]).args(args);
         if !args.contains(&"--interval") {
             command.args(["--interval", "600"]);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap())
+        let log = scene.path(&format!("{replica}.up.log"));
+        let out = File::options().create(true).append(true).open(&log).unwrap();
+        command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
+        let state = scene.path(replica).join("live.json");
+        Self { child: command.spawn().unwrap(), log, state }
     }
 
     /// Sends SIGINT; gives the exit code.
     fn interrupt(mut self) -> i32 {
-        signal(&self.0, "INT");
-        self.0.wait().unwrap().code().unwrap()
+        signal(&self.child, "INT");
+        self.child.wait().unwrap().code().unwrap()
     }
 }
 
 impl Drop for Up {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if std::thread::panicking() {
+            let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+            let (said, state) = (read(&self.log), read(&self.state));
+            eprintln!("`up` ended: {:?}\n{said}\nits state: {state}", self.child.try_wait());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -185,12 +198,12 @@ fn what_was_moved_elsewhere_is_renamed_here_and_not_written_again() {
 /// found as they were.
 fn events(log: &Path) -> Vec<(String, u64)> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    // The last line may be on its way.
+    // The last line may be on its way; notes for people are no events.
     let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
     lines
-        .map(|event: serde_json::Value| {
-            let name = event["event"].as_str().unwrap().to_owned();
-            (name, event["more"]["unchanged"].as_u64().unwrap_or(0))
+        .filter_map(|event: serde_json::Value| {
+            let name = event["event"].as_str()?.to_owned();
+            Some((name, event["more"]["unchanged"].as_u64().unwrap_or(0)))
         })
         .collect()
 }
@@ -202,15 +215,8 @@ fn one_change_looks_at_its_folder_and_at_nothing_else() {
     for number in 0..300 {
         scene.write(&format!("da/d{}/deep/f{number}", number % 30), "text");
     }
-    let up = |device: &str| {
-        let mut command = scene.command();
-        command.args(["--json", "--replica", device, "up", "--interval", "600", &dir(device)]);
-        command.stdin(Stdio::null()).stderr(Stdio::null());
-        command.stdout(std::fs::File::create(scene.path(&format!("log {device}"))).unwrap());
-        Up(command.spawn().unwrap())
-    };
-    let logs = ["a", "b"].map(|device| scene.path(&format!("log {device}")));
-    let agents = ["a", "b"].map(up);
+    let agents = ["a", "b"].map(|device| devices.up(device));
+    let logs = agents.each_ref().map(|agent| agent.log.clone());
     let is_in_step = |log: &Path| events(log).iter().any(|event| event.0 == "inStep");
     let there = scene.path("db/d29/deep/f299");
     wait_until("both have everything", || {

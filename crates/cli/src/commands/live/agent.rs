@@ -333,23 +333,22 @@ impl<'a> Agent<'a> {
 
     /// Waits until something changes or is due.
     async fn wait(&mut self) {
-        if self.commits.due().is_some() {
-            return;
-        }
         let hinted = async {
             match &mut self.hints {
                 Some(hints) => hints.changed().await,
                 None => std::future::pending().await,
             }
         };
+        // Chosen before the times are read: what changes meanwhile ends the wait. A folder that has changed
+        // already has its time; a commit has none.
+        let quiet = self.folders.iter().map(|folder| &folder.watcher);
+        let quiet = quiet.filter(|watcher| watcher.due().is_none()).chain([&self.commits]);
+        let mut changes: Vec<_> = quiet.map(|watcher| watcher.changed().boxed()).collect();
+        changes.push(self.stop.cancelled().boxed());
         let planned = self.folders.iter().filter_map(Folder::due);
         let planned = planned.chain(self.folders.iter().map(Folder::tidy_due));
         let unnoticed = self.commits.broken().map(|_| Instant::now() + LOOK_FOR_COMMITS_EVERY);
         let due = planned.chain([self.sync_due]).chain(unnoticed).min().unwrap_or(self.sync_due);
-        let quiet = self.folders.iter().map(|folder| &folder.watcher).chain([&self.commits]);
-        let quiet = quiet.filter(|watcher| watcher.due().is_none());
-        let mut changes: Vec<_> = quiet.map(|watcher| watcher.changed().boxed()).collect();
-        changes.push(self.stop.cancelled().boxed());
         tokio::select! {
             () = tokio::time::sleep_until(due.into()) => {}
             _ = select_all(changes) => {}

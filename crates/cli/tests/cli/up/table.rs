@@ -578,9 +578,9 @@ fn every_pair_of_changes_joins_between_agents_that_run() {
     let url = all.devices.scene.url().trim_start_matches("http://").to_owned();
     all.devices.scene.stop_server();
     // No look comes between the steps of a change.
-    agents.iter().for_each(|agent| signal(&agent.0, "STOP"));
+    agents.iter().for_each(|agent| signal(&agent.child, "STOP"));
     all.make_changes();
-    agents.iter().for_each(|agent| signal(&agent.0, "CONT"));
+    agents.iter().for_each(|agent| signal(&agent.child, "CONT"));
     // Found after the other changes of the same look, and after a second look.
     for (device, pair) in [("a", (deleted, nothing)), ("b", (nothing, deleted))] {
         let pair = format!("/{:02}-{:02}", pair.0, pair.1);
