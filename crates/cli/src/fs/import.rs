@@ -61,6 +61,9 @@ pub(crate) struct ImportOptions {
     pub(crate) checksum: bool,
     /// True to change nothing and list the changes.
     pub(crate) dry_run: bool,
+    /// True to forget that missing entries were ever here: an export writes their items, as those that
+    /// come from elsewhere.
+    pub(crate) forget_missing: bool,
 }
 
 /// The counts and problems of an import.
@@ -435,7 +438,7 @@ impl<'a> Import<'a> {
             progress(&self.report);
         }
         stack.extend(folders.into_iter().rev());
-        if self.options.delete && complete && !held {
+        if (self.options.delete || self.options.forget_missing) && complete && !held {
             for name in &kept {
                 rows.remove(&names::to_disk(name.as_str()));
             }

@@ -46,6 +46,7 @@ pub(in crate::commands) fn import(
         yes: args.yes,
         checksum: args.checksum,
         dry_run: args.dry_run,
+        forget_missing: false,
     };
     let progress = output.progress("importing");
     let mut show = |report: &ImportReport| {

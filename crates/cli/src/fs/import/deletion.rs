@@ -29,6 +29,9 @@ impl Import<'_> {
         let claimed = |import: &Self, gone: &Gone| import.record.claimed.contains(&gone.row.id);
         let mut gone = std::mem::take(&mut self.gone);
         gone.retain(|gone| !claimed(self, gone));
+        if self.options.forget_missing {
+            return gone.iter().try_for_each(|gone| self.forget(&gone.row));
+        }
         if self.has_rules && !gone.is_empty() {
             self.report.needs_whole = true;
             self.report.missing = gone.len() as u64;

@@ -102,6 +102,38 @@ fn the_same_data_on_both_devices_is_there_once() {
     }
 }
 
+/// A file that a program has only for a moment, such as the lock of a repository, does not come back
+/// because the moment was that of the first look.
+#[test]
+fn what_is_deleted_before_both_sides_are_joined_stays_deleted() {
+    let mut devices = Devices::new(&["a", "b"]);
+    devices.scene.write("db/from b", "by b");
+    devices.settle(&["b"]);
+    let address = devices.scene.url().trim_start_matches("http://").to_owned();
+    devices.scene.stop_server();
+    for name in ["stays", "lock", "in/deep"] {
+        devices.scene.write(&format!("da/{name}"), name);
+    }
+    let up = devices.up("a");
+    let has_seen = |path: &str| devices.scene.on("a", &["stat", path]).code == 0;
+    wait_until("it has seen them", || has_seen("/in/deep") && has_seen("/lock"));
+    std::fs::remove_file(devices.scene.path("da/lock")).unwrap();
+    std::fs::remove_dir_all(devices.scene.path("da/in")).unwrap();
+    devices.scene.start_server_with(&address, &[]);
+    let joined = devices.scene.path("da/from b");
+    wait_until("both are joined", || has(&joined, "by b"));
+    wait_until("and in step", || devices.state("a")["state"] == "inStep");
+    drop(up);
+    settled(&devices, &["a", "b"]);
+    assert_eq!(names_of(&devices, "a"), ["from b", "stays"]);
+    // Added again, the directory joins again: what is missing then was not deleted.
+    let folder = |args: &[&str]| devices.scene.on("a", &[&["folder"], args].concat()).expect(0);
+    folder(&["remove", "da"]);
+    std::fs::remove_file(devices.scene.path("da/stays")).unwrap();
+    settled(&devices, &["a", "b"]);
+    assert_eq!(names_of(&devices, "b"), ["from b", "stays"]);
+}
+
 /// A content that never comes is waited for only as long as its folder is there.
 #[test]
 fn what_waits_in_a_folder_goes_with_the_folder() {

@@ -59,6 +59,8 @@ pub(super) struct Folder {
     pub(super) watcher: Watcher,
     output: Output,
     looks: Looks,
+    /// True once an import has seen all that the directory has: what is missing after that was deleted.
+    seen: bool,
     /// The time of the next scan, if nothing is noticed before.
     scan_due: Instant,
     /// The time of a scan that completes what is under way.
@@ -107,6 +109,7 @@ impl Folder {
     pub(super) fn new(live: LiveFolder, output: Output) -> Self {
         let watcher = Watcher::new(&live.directory, true);
         Self {
+            seen: live.joined,
             live,
             watcher,
             output,
@@ -399,6 +402,7 @@ impl Folder {
             return Err(shutdown::interrupted());
         }
         self.failed = None;
+        self.seen |= report.problems.failures() == 0;
         self.has_scanned(board, Some(&report));
         let held = import::held(&report, &self.live.directory).map(|failure| failure.message);
         // While entries are looked at once more, those that were held still are.
@@ -478,8 +482,12 @@ impl Folder {
         };
         // At first both sides are joined: nothing that is missing on one side counts as deleted.
         let checksum = self.scan_request().is_some_and(|request| request.checksum);
-        let options =
-            ImportOptions { delete: self.live.joined, checksum, ..ImportOptions::default() };
+        let options = ImportOptions {
+            delete: self.live.joined,
+            forget_missing: !self.seen,
+            checksum,
+            ..ImportOptions::default()
+        };
         let (item, looks) = (self.live.item.clone(), Some(&mut self.looks));
         tokio::task::block_in_place(|| {
             import::import(client, scanner, item, options, looks, cut, &mut show)
@@ -508,7 +516,7 @@ impl Folder {
             replica: Some(replica.to_owned()),
             delete: true,
             live: true,
-            leave_missing: self.live.joined,
+            leave_missing: self.seen,
             trust: Trust::of(replica, &self.live.directory)?,
             links: AllowedLinks::of(replica, &self.live.directory)?,
             not_here: replica::excluded_from(replica, &self.live.directory)?,

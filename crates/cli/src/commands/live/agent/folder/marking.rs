@@ -119,6 +119,7 @@ impl Folder {
             client.directories().write(record.id, removed, true)?;
         }
         self.live.joined = false;
+        self.seen = false;
         self.export_whole();
         self.output.note(format_args!(
             "{} is a copy, or was brought back to an earlier state: both sides are joined, and nothing is \
