@@ -6,22 +6,13 @@
 //! and then writes, so that a large command can be decided while others write. The `Command` or
 //! `Decides` of a command is in the module of its subject.
 
-mod arrival;
-mod attach;
-mod credential;
-mod deletion;
-mod device;
+mod blobs;
 mod maintenance;
-pub(crate) mod members;
 mod pull;
 mod push;
-mod reclaim;
 mod reconcile;
-mod stage;
 pub(crate) mod trash;
-mod upload;
-mod user;
-mod versions;
+pub(crate) mod users;
 
 use std::sync::Weak;
 

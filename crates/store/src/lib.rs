@@ -7,6 +7,7 @@
 //! `vfs_sync_core` decide, and writes the result. `topics` has the interface that they need of a
 //! back end: rows, locks and batches.
 
+mod backend;
 pub mod backup;
 pub mod command;
 mod encoding;
@@ -15,11 +16,7 @@ mod error;
 pub mod memory;
 mod moves;
 mod open;
-mod page;
 pub mod postgres;
-mod row_limit;
-mod schema;
-mod served;
 pub mod sqlite;
 #[cfg(all(feature = "testing", unix))]
 pub mod testing;

@@ -1,22 +1,9 @@
 //! The store in memory: ordered maps, one transaction at a time, no disk.
 
-mod credentials;
-mod deletions;
-mod devices;
-mod feeds;
-mod locks;
-mod maintenance;
-mod members;
-mod registers;
-mod replicas;
-mod stages;
 mod state;
 mod table;
+mod topics;
 mod transaction;
-mod trash;
-mod uploads;
-mod users;
-mod versions;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -24,10 +11,10 @@ use async_trait::async_trait;
 use futures::FutureExt as _;
 use vfs_sync_core::time::Timestamp;
 
+use crate::backend::served::{Served, went_back};
 use crate::command::{Backend, Call, Command, MetadataStore, Reply};
 use crate::error::{Result, StoreError};
 use crate::moves::{HeadObserver, Observers};
-use crate::served::{Served, went_back};
 use state::State;
 use transaction::MemoryTransaction;
 

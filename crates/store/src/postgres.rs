@@ -4,28 +4,15 @@
 //! deadlocks. A feed's head is locked until the commit, so the order of positions is the order of
 //! commit. A pull reads one REPEATABLE READ snapshot.
 
-mod credentials;
-mod deletions;
-mod devices;
 pub(crate) mod dump;
-mod feeds;
 mod hosts;
-mod locks;
-mod maintenance;
-mod members;
 mod migrations;
 mod place;
-mod registers;
 mod relay;
-mod replicas;
 mod rows;
-mod stages;
 mod tls;
+mod topics;
 mod transaction;
-mod trash;
-mod uploads;
-mod users;
-mod versions;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -37,12 +24,12 @@ use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
 use vfs_sync_core::time::Timestamp;
 
+use crate::backend::row_limit::RowLimit;
+use crate::backend::served::{Served, went_back};
 use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, NewEpoch, Reply};
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::moves::{Announcements, HeadObserver, Observers};
-use crate::row_limit::RowLimit;
-use crate::served::{Served, went_back};
 use hosts::{CONNECTIONS, Hosts};
 use relay::Relay;
 use transaction::PostgresTransaction;

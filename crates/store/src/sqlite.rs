@@ -2,24 +2,11 @@
 //! readers.
 
 mod conflicts;
-mod credentials;
-mod deletions;
-mod devices;
-mod feeds;
-mod locks;
-mod maintenance;
-mod members;
 mod migrations;
 mod queue;
-mod registers;
-mod replicas;
 mod rows;
-mod stages;
+mod topics;
 mod transaction;
-mod trash;
-mod uploads;
-mod users;
-mod versions;
 mod writer;
 
 use std::mem::take;

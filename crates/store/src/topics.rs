@@ -24,9 +24,9 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::credential::CredentialId;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
+use crate::backend::page::PageBuilder;
+use crate::backend::served::Served;
 use crate::error::Result;
-use crate::page::PageBuilder;
-use crate::served::Served;
 use crate::values::{
     Admission, BlobRow, BlobSummary, Identity, MalformedState, Reclaim, Retention, Totals,
     TrashCursor, TrashOf, TrashRow, TrashState,

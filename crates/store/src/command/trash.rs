@@ -15,8 +15,8 @@ use vfs_sync_core::server::stage::{BlobStatus, Usage};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::trash::{TrashedItem, TrashedParent};
 
+use super::blobs::reclaim::locked;
 use super::push::{loaded, propagate};
-use super::reclaim::locked;
 use super::{Command, Decides, ListTrash, Purge, PurgeStep, Restore, TrashedBytes};
 use crate::error::Result;
 use crate::topics::{Decision, PushWrite, Topics};

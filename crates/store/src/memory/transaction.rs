@@ -4,8 +4,8 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
 
 use super::state::State;
+use crate::backend::served::Served;
 use crate::moves::MovedHead;
-use crate::served::Served;
 
 /// An open transaction in memory. Its changes are undone when it is dropped uncommitted.
 pub(super) struct MemoryTransaction<'s> {

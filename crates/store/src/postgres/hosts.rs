@@ -21,8 +21,8 @@ use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{place, tls};
+use crate::backend::served::Served;
 use crate::error::{Result, StoreError};
-use crate::served::Served;
 
 /// The number of connections of one server.
 pub(super) const CONNECTIONS: usize = 16;

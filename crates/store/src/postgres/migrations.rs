@@ -6,12 +6,12 @@ use deadpool_postgres::Client;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 
+use super::topics::trash::fill;
 use super::transaction::PostgresTransaction;
-use super::trash::fill;
-use crate::command::members::regrant_all;
+use crate::backend::schema::tables;
+use crate::command::users::members::regrant_all;
 use crate::encoding;
 use crate::error::{Result, StoreError};
-use crate::schema::tables;
 
 /// The steps of the schema, each applied once, in order; published steps never change.
 const STEPS: &[&str] = &[

@@ -8,10 +8,10 @@ use deadpool_postgres::ClientWrapper;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 
-use super::feeds::stored_epoch;
+use super::topics::feeds::stored_epoch;
+use crate::backend::served::Served;
 use crate::encoding;
 use crate::error::{Result, StoreError};
-use crate::served::Served;
 
 /// The query for the place of a connection. The place changes with another cluster, another
 /// timeline of its log, another start of the server, another database, or newly created tables.

@@ -8,10 +8,10 @@ use tokio_postgres::{Row, Statement};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
 
+use crate::backend::row_limit::RowLimit;
+use crate::backend::served::Served;
 use crate::error::Result;
 use crate::moves::{MovedHead, moved_by};
-use crate::row_limit::RowLimit;
-use crate::served::Served;
 use crate::topics::FeedWrite;
 
 /// An open transaction, with facts that its runner needs afterwards.

@@ -5,12 +5,12 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 
+use super::topics::trash::fill;
 use super::transaction::SqliteTransaction;
-use super::trash::fill;
-use crate::command::members::regrant_all;
+use crate::backend::schema::tables;
+use crate::command::users::members::regrant_all;
 use crate::encoding;
 use crate::error::{Result, StoreError};
-use crate::schema::tables;
 use crate::topics::Feeds as _;
 
 /// The steps of the schema, each applied once, in order; published steps never change.

@@ -12,10 +12,10 @@ use vfs_sync_core::stamp::{Author, Stamp};
 
 use super::conflicts::Locks;
 use super::rows::Columns;
+use crate::backend::row_limit::RowLimit;
 use crate::encoding;
 use crate::error::Result;
 use crate::moves::MovedHead;
-use crate::row_limit::RowLimit;
 
 /// An open transaction, with the numbers that stand for users and replicas in its rows.
 pub(super) struct SqliteTransaction<'c> {

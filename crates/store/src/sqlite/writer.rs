@@ -18,10 +18,10 @@ use tokio::sync::{oneshot, watch};
 use super::conflicts::{Commits, Files, History, Locks, Reserved};
 use super::queue::{Party, Queue, stopped};
 use super::transaction::SqliteTransaction;
+use crate::backend::row_limit::RowLimit;
 use crate::command::Operation;
 use crate::error::{Result, StoreError};
 use crate::moves::Observers;
-use crate::row_limit::RowLimit;
 
 /// The total weight from which a group takes no further job. A push weighs its operations; this
 /// many take some 100 ms, which bounds the wait of a small job behind a large group. A job that

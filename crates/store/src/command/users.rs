@@ -1,0 +1,8 @@
+//! Operations on users, their devices, groups and blocks.
+
+mod arrival;
+mod credential;
+mod deletion;
+mod device;
+pub(crate) mod members;
+pub(super) mod user;
