@@ -4,6 +4,10 @@
 //! generation. A process asks for that number, however many devices it serves; only if it changed
 //! are the rows of users and devices read again.
 
+pub(crate) mod fair_store;
+pub(crate) mod rates;
+pub(crate) mod shares;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -25,9 +29,9 @@ use vfs_sync_store::{Admission, MetadataStore};
 
 use crate::auth::TokenError;
 use crate::error::ApiError;
-use crate::extract::refused;
-use crate::fair_store::calling_for;
+use crate::http::extract::refused;
 use crate::state::App;
+use fair_store::calling_for;
 
 /// The time for which the generation counts as known. With the time of [`keep_up`]'s next look, a
 /// device that was revoked is served for less than 5 seconds.

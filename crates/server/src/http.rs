@@ -7,6 +7,7 @@ pub(crate) mod body;
 pub(crate) mod conditional;
 pub(crate) mod connection;
 pub(crate) mod cors;
+pub(crate) mod extract;
 pub(crate) mod lingering;
 pub(crate) mod observe;
 pub(crate) mod query;

@@ -19,33 +19,20 @@
 //! # }
 //! ```
 
-mod admin;
 mod admission;
-mod audit;
 pub mod auth;
+mod background;
 mod blobs;
 mod config;
-mod deletion;
-mod devices;
 mod environment;
 mod error;
-mod extract;
-mod fair_store;
-mod families;
 mod http;
 mod live;
-mod maintenance;
-mod openapi;
-mod pseudonym;
-mod rates;
+mod operator;
 mod router;
 mod routes;
-mod sampling;
 mod serve;
-mod service;
-mod shares;
 mod state;
-mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -56,15 +43,17 @@ use vfs_sync_blobs::BlobStore;
 use vfs_sync_store::MetadataStore;
 
 use auth::Authenticator;
+use background::{deletion, devices, maintenance, sampling};
+use operator::admin;
 use state::App;
 
 pub use crate::http::address::AddressRange;
 pub use axum::body::Body;
 pub use config::{Rate, Rates, ServerConfig};
 pub use environment::{Environment, SystemEnvironment};
-pub use openapi::OPENAPI;
-pub use service::Service;
-pub use tls::{Certificate, CertificateError};
+pub use router::openapi::OPENAPI;
+pub use serve::service::Service;
+pub use serve::tls::{Certificate, CertificateError};
 pub use vfs_sync_store::MetadataQuota;
 
 /// A server that is ready to serve.

@@ -1,5 +1,7 @@
 //! The routes, and the layers around all of them.
 
+pub(crate) mod openapi;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,17 +17,17 @@ use tower_http::compression::CompressionLayer;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{PROTOCOL_HEADER, PROTOCOL_VERSION, code, user_header};
 
-use crate::devices::Caller;
+use crate::admission::fair_store::calling_for;
+use crate::admission::rates::{Origin, Rates};
+use crate::background::devices::Caller;
 use crate::error::ApiError;
-use crate::extract::{Authenticated, USER, caller_of};
-use crate::fair_store::calling_for;
 use crate::http::address;
 use crate::http::answer::Paid;
 use crate::http::connection::Connection;
+use crate::http::extract::{Authenticated, USER, caller_of};
 use crate::http::observe::{Noted, observe};
-use crate::rates::{Origin, Rates};
 use crate::state::App;
-use crate::{admission, openapi, routes};
+use crate::{admission, routes};
 
 /// The oldest protocol version that this server supports.
 const MIN_PROTOCOL: u32 = 1;

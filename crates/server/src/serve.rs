@@ -1,5 +1,8 @@
 //! Accepts connections within limits, serves them, and drains them at shutdown.
 
+pub(crate) mod service;
+pub(crate) mod tls;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +28,7 @@ use crate::http::answer;
 use crate::http::body::Pace;
 use crate::http::connection::{Connections, Open};
 use crate::http::lingering::LingeringStream;
-use crate::tls::Certificate;
+use tls::Certificate;
 
 /// Streams of one HTTP/2 connection at a time.
 const MAX_STREAMS: u32 = 100;

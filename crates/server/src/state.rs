@@ -8,21 +8,21 @@ use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::{HeadObserver, MetadataStore};
 
+use crate::admission::fair_store::FairStore;
+use crate::admission::rates::{Origin, Rates};
+use crate::admission::shares::{Bounds, Share, Shares};
 use crate::admission::{Admissions, Admitted};
 use crate::auth::access::AccessTokens;
 use crate::auth::{Authenticator, TokenError};
+use crate::background::devices::{Caller, Sightings};
+use crate::background::sampling::Successes;
 use crate::config::ServerConfig;
-use crate::devices::{Caller, Sightings};
 use crate::environment::Environment;
 use crate::error::ApiError;
-use crate::extract::refused;
-use crate::fair_store::FairStore;
 use crate::http::body::{Reader, Received, memory_units};
+use crate::http::extract::refused;
 use crate::live::Live;
-use crate::pseudonym::Pseudonyms;
-use crate::rates::{Origin, Rates};
-use crate::sampling::Successes;
-use crate::shares::{Bounds, Share, Shares};
+use crate::operator::pseudonym::Pseudonyms;
 
 /// Requests of one user that wait for their turn.
 const WAITING: usize = 64;

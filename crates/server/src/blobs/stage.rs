@@ -13,12 +13,12 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageStatus, UploadResponse, code};
 use vfs_sync_store::{NewStage, NewUpload, StageAnswer, StoreError, UploadAccess};
 
+use crate::admission::fair_store::complete_for;
 use crate::blobs::upload::{self, UploadWriter, over, over_quota, refused, too_large};
 use crate::config::millis;
 use crate::error::{
     ApiError, attach_failed, attach_refused, broken_source, digest_mismatch, upload_differs,
 };
-use crate::fair_store::complete_for;
 use crate::http::body::Incoming;
 use crate::routes::sync::check_write_ids;
 use crate::state::App;

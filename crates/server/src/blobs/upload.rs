@@ -23,11 +23,11 @@ use vfs_sync_store::{
     Advance, NewUpload, OverQuota, UploadAccess, UploadAnswer, UploadReplacement, UploadRow,
 };
 
+use crate::admission::shares::Share;
 use crate::blobs::reclaim;
 use crate::blobs::stage::MAX_AT_ONCE;
 use crate::error::{ApiError, upload_differs};
 use crate::http::body::{Incoming, Received};
-use crate::shares::Share;
 use crate::state::App;
 
 /// The number of parts in flight to the store at one time; memory holds these and one more.

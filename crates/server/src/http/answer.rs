@@ -12,8 +12,8 @@ use bytes::{Bytes, BytesMut};
 use http::Version;
 use http_body::{Body as _, Frame, SizeHint};
 
+use crate::admission::shares::Share;
 use crate::http::connection::{Busy, Connection};
-use crate::shares::Share;
 
 /// The largest piece that is handed to a connection of HTTP/2, which holds one for each of its
 /// streams while the peer takes nothing.

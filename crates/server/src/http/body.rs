@@ -16,8 +16,8 @@ use vfs_sync_core::id::UserId;
 use vfs_sync_core::problem::Problem;
 use vfs_sync_core::wire::code;
 
+use crate::admission::shares::{Share, Shares};
 use crate::error::{ApiError, broken_source};
-use crate::shares::{Share, Shares};
 
 /// The greatest size of a body that is neither a push nor contains contents.
 pub(crate) const MAX_JSON_BYTES: usize = 512 * 1024;

@@ -14,12 +14,12 @@ use vfs_sync_core::wire::{
     BlobBatchResponse, BlobBatchResult, BlobBatchStatus, UploadResponse,
 };
 
+use crate::admission::fair_store::complete_for;
+use crate::admission::rates::Origin;
 use crate::blobs::stage::{self, StageOrder};
 use crate::error::ApiError;
-use crate::extract::RawBody;
-use crate::fair_store::complete_for;
+use crate::http::extract::RawBody;
 use crate::http::observe::RequestId;
-use crate::rates::Origin;
 use crate::state::App;
 
 /// The number of files that are uploaded in parts at one time, if the store needs that.

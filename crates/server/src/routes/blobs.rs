@@ -25,9 +25,9 @@ use crate::blobs::reclaim;
 use crate::blobs::stage::{self, Announced, StageOrder};
 use crate::blobs::upload;
 use crate::error::{ApiError, count_blob_error, truncated};
-use crate::extract::{AuthenticatedUser, RawBody};
 use crate::http::body::{MAX_JSON_BYTES, check_plain, timed};
 use crate::http::conditional::{self, Selection};
+use crate::http::extract::{AuthenticatedUser, RawBody};
 use crate::state::App;
 
 /// The greatest size of a stage's body: its content as base64, and the rest.

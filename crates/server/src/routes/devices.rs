@@ -13,10 +13,10 @@ use vfs_sync_core::tree::device_name;
 use vfs_sync_core::wire::device::{DeviceView, DevicesResponse, RenameDevice};
 use vfs_sync_store::DeviceChange;
 
-use crate::audit;
 use crate::error::ApiError;
-use crate::extract::{Administrator, AuthenticatedUser, RawBody};
+use crate::http::extract::{Administrator, AuthenticatedUser, RawBody};
 use crate::http::query::Query;
+use crate::operator::audit;
 use crate::routes::sync::NO_STORE;
 use crate::state::App;
 

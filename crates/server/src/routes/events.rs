@@ -8,12 +8,12 @@ use axum::extract::State;
 use axum::response::Response;
 use http::Uri;
 
+use crate::admission::rates::Origin;
 use crate::error::ApiError;
-use crate::extract::TokenExpiry;
 use crate::http::connection::{Connection, Streaming};
+use crate::http::extract::TokenExpiry;
 use crate::http::query::Query;
 use crate::live::{self, FeedHead};
-use crate::rates::Origin;
 use crate::routes::sync::client_id;
 use crate::state::App;
 

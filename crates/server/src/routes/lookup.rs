@@ -7,10 +7,10 @@ use http::Uri;
 use serde_json::{Value, json};
 use vfs_sync_core::id::{BlobId, ReplicaId, UserId, of_path_step};
 
-use crate::audit;
 use crate::error::{ApiError, count_blob_error};
-use crate::extract::Administrator;
+use crate::http::extract::Administrator;
 use crate::http::query::Query;
+use crate::operator::audit;
 use crate::routes::blobs::{PathId, id, staging_id};
 use crate::state::App;
 

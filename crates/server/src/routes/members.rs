@@ -12,10 +12,10 @@ use vfs_sync_core::id::{InvalidId, PrincipalId, UserId, of_path_step};
 use vfs_sync_core::limits;
 use vfs_sync_core::wire::{BlocksResponse, GroupsResponse, KnownResponse, MembersResponse};
 
-use crate::audit;
 use crate::error::ApiError;
-use crate::extract::{Administrator, AuthenticatedUser};
+use crate::http::extract::{Administrator, AuthenticatedUser};
 use crate::http::query::Query;
+use crate::operator::audit;
 use crate::state::App;
 
 type OneId = Result<Path<String>, PathRejection>;

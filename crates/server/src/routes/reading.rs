@@ -11,8 +11,8 @@ use vfs_sync_core::wire::{BLOB_READ_TYPE, BlobBatchError, BlobReadHead, BlobRead
 use vfs_sync_store::BlobRow;
 
 use crate::error::ApiError;
-use crate::extract::{AuthenticatedUser, RawBody};
 use crate::http::body::MAX_JSON_BYTES;
+use crate::http::extract::{AuthenticatedUser, RawBody};
 use crate::http::observe::RequestId;
 use crate::state::App;
 

@@ -15,13 +15,13 @@ use vfs_sync_core::wire::device::CLIENT_HEADER;
 use vfs_sync_store::{Admission, RenewAnswer, SignInAnswer};
 
 use crate::admission::Denial;
-use crate::audit;
+use crate::admission::fair_store::calling_for;
+use crate::admission::rates::Origin;
 use crate::auth::{DeviceClaim, TokenError};
-use crate::devices::Caller;
+use crate::background::devices::Caller;
 use crate::error::ApiError;
-use crate::extract::{bearer, caller_of, intended, refused};
-use crate::fair_store::calling_for;
-use crate::rates::Origin;
+use crate::http::extract::{bearer, caller_of, intended, refused};
+use crate::operator::audit;
 use crate::router::address_of;
 use crate::routes::sync::NO_STORE;
 use crate::state::App;

@@ -25,14 +25,14 @@ use vfs_sync_store::{
     FeedPage, KEPT_VERSIONS, MetadataQuota, PullAnswer, PullRequest, ReconcileAnswer,
 };
 
-use crate::audit;
+use crate::admission::rates::Origin;
+use crate::admission::shares::Share;
 use crate::config::{Rate, Rates};
 use crate::error::ApiError;
-use crate::extract::{AuthenticatedUser, CallerDevice, RawBody};
 use crate::http::body::{MAX_JSON_BYTES, memory_units};
+use crate::http::extract::{AuthenticatedUser, CallerDevice, RawBody};
 use crate::http::query::Query;
-use crate::rates::Origin;
-use crate::shares::Share;
+use crate::operator::audit;
 use crate::state::App;
 
 pub(super) const NO_STORE: (http::HeaderName, HeaderValue) =

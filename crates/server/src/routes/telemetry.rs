@@ -8,9 +8,9 @@ use vfs_sync_core::wire::telemetry::{
     Counted, Kind, MAX_REPORTS, MAX_TELEMETRY_BYTES, Report, TelemetryRequest,
 };
 
+use crate::admission::rates::Origin;
 use crate::error::ApiError;
-use crate::extract::{CallerDevice, RawBody};
-use crate::rates::Origin;
+use crate::http::extract::{CallerDevice, RawBody};
 use crate::state::App;
 
 pub(crate) async fn telemetry(

@@ -11,11 +11,11 @@ use vfs_sync_core::wire::code;
 use vfs_sync_core::wire::trash::{PurgeResponse, RestoreResponse, TrashPage};
 use vfs_sync_store::{MAX_TRASH_ITEMS, PurgeAnswer, RestoreAnswer, TrashCursor};
 
-use crate::audit;
 use crate::config::millis;
 use crate::error::ApiError;
-use crate::extract::AuthenticatedUser;
+use crate::http::extract::AuthenticatedUser;
 use crate::http::query::Query;
+use crate::operator::audit;
 use crate::routes::blobs::{PathId, id};
 use crate::routes::sync::NO_STORE;
 use crate::state::App;

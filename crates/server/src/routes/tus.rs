@@ -15,13 +15,13 @@ use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::wire::{StageStatus, code};
 use vfs_sync_store::{AbandonAnswer, UploadAccess};
 
+use crate::admission::fair_store::complete_for;
 use crate::blobs::reclaim;
 use crate::blobs::stage::{self, StageOrder};
 use crate::blobs::upload::{self, UploadWriter, over, refused, too_large};
 use crate::error::ApiError;
-use crate::extract::{AuthenticatedUser, RawBody};
-use crate::fair_store::complete_for;
 use crate::http::body::{Incoming, check_plain, timed};
+use crate::http::extract::{AuthenticatedUser, RawBody};
 use crate::routes::blobs::{PathId, staging_id};
 use crate::state::App;
 

@@ -15,10 +15,10 @@ use vfs_sync_core::wire::device::{
 };
 use vfs_sync_store::{AllowAnswer, UserChange};
 
-use crate::audit;
 use crate::error::ApiError;
-use crate::extract::{Administrator, RawBody};
+use crate::http::extract::{Administrator, RawBody};
 use crate::http::query::Query;
+use crate::operator::audit;
 use crate::routes::sync::NO_STORE;
 use crate::state::App;
 

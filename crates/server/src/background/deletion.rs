@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_core::server::deletion::{Deletion, DeletionPace, DeletionPhase};
 use vfs_sync_store::StoreError;
 
+use crate::background::maintenance;
 use crate::config::{ServerConfig, millis};
-use crate::maintenance;
 use crate::state::App;
 
 /// Rows that one step takes, about.

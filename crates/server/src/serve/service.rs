@@ -6,8 +6,8 @@ use http::{Request, Response};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use crate::background::maintenance;
 use crate::http::answer;
-use crate::maintenance;
 use crate::router::router;
 use crate::state::App;
 

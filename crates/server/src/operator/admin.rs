@@ -11,8 +11,9 @@ use http::header::CONTENT_TYPE;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
+use super::families;
+use crate::router;
 use crate::state::App;
-use crate::{families, router};
 
 /// The bounds of the buckets of times in seconds: from a fast look-up to a request that streams for
 /// minutes.

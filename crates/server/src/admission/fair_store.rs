@@ -12,8 +12,8 @@ use vfs_sync_store::{
     Announcements, Call, Capacity, HeadObserver, MetadataStore, Reply, StoreError,
 };
 
+use super::shares::{Bounds, Share, Shares};
 use crate::error::ApiError;
-use crate::shares::{Bounds, Share, Shares};
 
 /// The time that a call waits for the user's turn: as long as a back end waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);

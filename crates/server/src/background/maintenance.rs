@@ -6,9 +6,9 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use vfs_sync_store::Pruned;
 
+use crate::background::sampling::Task;
 use crate::blobs::reclaim;
 use crate::error::count_blob_error;
-use crate::sampling::Task;
 use crate::state::App;
 
 /// Prunes at every interval until `stop` is cancelled.

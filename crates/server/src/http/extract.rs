@@ -13,10 +13,10 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::device::{CLIENT_HEADER, client_of_header};
 use vfs_sync_core::wire::{USER_HEADER, user_of_header};
 
+use crate::admission::rates::Origin;
 use crate::auth::{Identity, TokenError, access};
-use crate::devices::Caller;
+use crate::background::devices::Caller;
 use crate::error::ApiError;
-use crate::rates::Origin;
 use crate::state::App;
 
 /// The scope of a token that may manage groups and organizations.

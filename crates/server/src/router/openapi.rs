@@ -4,7 +4,7 @@ use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
 
 /// The OpenAPI 3.1 document of this server, in JSON.
-pub const OPENAPI: &str = include_str!("openapi.json");
+pub const OPENAPI: &str = include_str!("../openapi.json");
 
 pub(crate) async fn serve() -> Response {
     ([(CONTENT_TYPE, "application/json")], OPENAPI).into_response()

@@ -1,0 +1,6 @@
+//! The operator's view of a server: metrics, the audit log, pseudonyms, and the listener for them.
+
+pub(crate) mod admin;
+pub(crate) mod audit;
+mod families;
+pub(crate) mod pseudonym;
