@@ -6,7 +6,7 @@ use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::item::Name;
 
 use crate::error::{Failure, Kind, Result};
-use crate::fs::metadata::{OnDisk, on_disk};
+use crate::fs::disk::metadata::{OnDisk, on_disk};
 
 /// The place that a path names.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use vfs_sync_core::item::Name;
 
-use crate::fs::names::path_text;
+use crate::fs::disk::names::path_text;
 use crate::fs::scope::Scope;
 
 /// The number of problems that are kept in full; further ones are only counted.

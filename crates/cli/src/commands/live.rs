@@ -21,7 +21,7 @@ use super::tree::directory::folder_at;
 use crate::args::{FolderAction, Global, Up};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::fs::dir::Root;
+use crate::fs::disk::dir::Root;
 use crate::fs::record::Record;
 use crate::fs::{aside, marker};
 use crate::output::Output;

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use vfs_sync_client::{Node, Observer, Progress, SyncReport};
 
 use crate::escape::escaped;
-use crate::fs::link;
-use crate::fs::metadata::{OnDisk, on_disk};
+use crate::fs::disk::link;
+use crate::fs::disk::metadata::{OnDisk, on_disk};
 use crate::output::{self, bytes_text, count_text};
 
 /// Renders an item as JSON, for `ls`, `tree` and `stat`.

@@ -17,9 +17,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use vfs_sync_core::time::Timestamp;
 
-use super::dir::{Folder, Kind, Root, Stat};
-use super::names;
-use super::open_files::OpenFiles;
+use super::disk::dir::{Folder, Kind, Root, Stat};
+use super::disk::names;
+use super::disk::open_files::OpenFiles;
 
 /// The name of the agent's own folder in a live directory.
 pub(crate) const OWN: &str = ".vfs-sync";

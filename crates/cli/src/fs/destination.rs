@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::time::Timestamp;
 
-use super::dir::{Folder, Stat, accept_refused_mode, set_mode_and_mtime, stat_file};
-use super::names::{self, DiskRules};
+use super::disk::dir::{Folder, Stat, accept_refused_mode, set_mode_and_mtime, stat_file};
+use super::disk::names::{self, DiskRules};
 use super::record::is_same_but_renamed;
 
 /// The number of bytes that are written at a time.
@@ -320,8 +320,8 @@ fn fill(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::digest::digest_bytes;
-    use crate::fs::dir::Root;
+    use crate::fs::disk::digest::digest_bytes;
+    use crate::fs::disk::dir::Root;
     use std::path::Path;
 
     fn wanted(bytes: &[u8]) -> Wanted {

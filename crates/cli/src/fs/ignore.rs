@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{Node, SyncClient};
 use vfs_sync_core::content::Sha256Digest;
 
-use super::digest::digest_bytes;
-use super::dir::{Folder, Kind, Stat};
-use super::stable_reader::{ATTEMPTS, Cut, StableReader};
+use super::disk::digest::digest_bytes;
+use super::disk::dir::{Folder, Kind, Stat};
+use super::disk::stable_reader::{ATTEMPTS, Cut, StableReader};
 use crate::error::Result;
 use crate::replica;
 use crate::report::{Problem, ProblemKind};
@@ -357,7 +357,7 @@ mod tests {
     fn a_file_that_is_no_plain_small_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let folder =
-            super::super::dir::Root::open(dir.path()).unwrap().folder(Path::new("")).unwrap();
+            crate::fs::disk::dir::Root::open(dir.path()).unwrap().folder(Path::new("")).unwrap();
         let (at, stop) = (dir.path().join(RULES_FILE), CancellationToken::new());
         assert!(matches!(read(&folder, &stop), RulesFile::Missing));
         std::fs::write(&at, "*.log").unwrap();

@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::aside::{OWN, private_folder};
-use super::dir::{Folder, Kind};
+use super::disk::dir::{Folder, Kind};
 use crate::report::{Problem, ProblemKind};
 
 /// The name of the marker in the own folder.
@@ -113,7 +113,7 @@ pub(crate) fn lock(top: &Folder) -> io::Result<Option<File>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::dir::Root;
+    use crate::fs::disk::dir::Root;
 
     #[test]
     fn a_marker_is_read_as_it_was_written_and_a_torn_one_counts_as_missing() {

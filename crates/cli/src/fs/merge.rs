@@ -8,8 +8,9 @@ use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::Name;
 use vfs_sync_core::tree::conflict_copy_name;
 
-use super::metadata::{OnDisk, on_disk};
-use super::{link, record};
+use super::disk::link;
+use super::disk::metadata::{OnDisk, on_disk};
+use super::record;
 use crate::error::Result;
 
 /// The number of operations that are queued in one transaction.

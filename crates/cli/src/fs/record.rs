@@ -15,8 +15,8 @@ use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::time::Timestamp;
 
 use super::decision::Row;
-use super::dir::{Kind, Root, Stat};
-use super::{link, metadata};
+use super::disk::dir::{Kind, Root, Stat};
+use super::disk::{link, metadata};
 
 /// The number of seconds after a read in which a change may not show in a file's times: the
 /// coarsest file systems count in steps of two.

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::Name;
 
-use super::dir::{Folder, Kind, Root, Stat};
+use super::disk::dir::{Folder, Kind, Root, Stat};
+use super::disk::names;
 use super::ignore::{Rules, Trust};
 use super::scope::Scope;
-use super::{aside, marker, names};
+use super::{aside, marker};
 use crate::report::{Problem, ProblemKind};
 
 /// A file, folder or link that can be imported.

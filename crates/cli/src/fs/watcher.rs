@@ -8,9 +8,10 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
+use super::aside;
+use super::disk::names;
 use super::ignore::RULES_FILE;
 use super::scope::Scope;
-use super::{aside, names};
 
 /// The time without a change after which a directory counts as quiet.
 const QUIET: Duration = Duration::from_millis(500);

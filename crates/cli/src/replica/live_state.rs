@@ -12,7 +12,7 @@ use vfs_sync_core::time::Timestamp;
 
 use super::LiveFolder;
 use crate::error::{Failure, Kind, Result};
-use crate::fs::digest::digest_bytes;
+use crate::fs::disk::digest::digest_bytes;
 use crate::report::Problems;
 
 /// The name of the file in the replica's directory.

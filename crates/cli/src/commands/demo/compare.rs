@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Failure, Result};
-use crate::fs::digest::digest;
-use crate::fs::dir::{Folder, Kind, Root, Stat};
-use crate::fs::names::path_text;
+use crate::fs::disk::digest::digest;
+use crate::fs::disk::dir::{Folder, Kind, Root, Stat};
+use crate::fs::disk::names::path_text;
 
 const KEPT: usize = 100;
 
@@ -99,7 +99,7 @@ fn folder(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::dir::set_mode_and_mtime;
+    use crate::fs::disk::dir::set_mode_and_mtime;
     use vfs_sync_core::time::Timestamp;
 
     #[test]

@@ -8,7 +8,7 @@ use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::ObjectType;
 
 use crate::error::{Failure, Result};
-use crate::fs::metadata::{OnDisk, on_disk};
+use crate::fs::disk::metadata::{OnDisk, on_disk};
 use crate::path::name;
 
 /// The folder where the conflicts are staged.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use vfs_sync_core::time::Timestamp;
 
-use crate::fs::dir::set_mode_and_mtime;
+use crate::fs::disk::dir::set_mode_and_mtime;
 
 const FOLDERS: u64 = 120;
 const FILES_IN_FOLDER: u64 = 20;

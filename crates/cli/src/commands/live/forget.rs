@@ -12,10 +12,10 @@ use super::crossing::{item_under, live_place};
 use crate::args::Global;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::fs::dir::Root;
+use crate::fs::disk::dir::Root;
+use crate::fs::disk::metadata::{OnDisk, on_disk};
+use crate::fs::disk::names;
 use crate::fs::ignore::{self, Rules, RulesFile, Trust};
-use crate::fs::metadata::{OnDisk, on_disk};
-use crate::fs::names;
 use crate::output::{Output, counted};
 use crate::replica;
 

@@ -10,8 +10,8 @@ use crate::args::{FolderTrash, Global};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::fs::aside::{self, Discarded};
-use crate::fs::dir::Root;
-use crate::fs::names;
+use crate::fs::disk::dir::Root;
+use crate::fs::disk::names;
 use crate::output::{Output, bytes_text, table};
 use crate::replica::{self, LiveFolder};
 

@@ -30,9 +30,9 @@ use super::existing;
 use crate::args::ExportUser;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::fs::link;
-use crate::fs::metadata::{self, OnDisk, on_disk};
-use crate::fs::names::{self, DiskRules};
+use crate::fs::disk::link;
+use crate::fs::disk::metadata::{self, OnDisk, on_disk};
+use crate::fs::disk::names::{self, DiskRules};
 use crate::output::{Output, bytes_text, counted};
 use crate::server;
 

@@ -10,7 +10,7 @@ use vfs_sync_core::item::{Name, ObjectType};
 use crate::args::{FromTo, Global, Ln, Mkdir, Rm};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::Escaped;
-use crate::fs::metadata::{OnDisk, on_disk};
+use crate::fs::disk::metadata::{OnDisk, on_disk};
 use crate::output::Output;
 use crate::path::{self, Place};
 use crate::{replica, shutdown};

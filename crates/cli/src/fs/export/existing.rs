@@ -8,14 +8,15 @@ use std::path::Path;
 
 use vfs_sync_client::{Child, EntryKind, EntryRecord, EntryState, RecordChange};
 
-use super::super::digest::digest;
-use super::super::dir::{Folder, Kind, Stat};
 use super::super::{aside, destination};
-use super::super::{names, record};
 use super::removal::Extra;
 use super::symlink::is_recorded_link;
 use super::{Export, own_files};
 use crate::error::Result;
+use crate::fs::disk::digest::digest;
+use crate::fs::disk::dir::{Folder, Kind, Stat};
+use crate::fs::disk::names;
+use crate::fs::record;
 use crate::report::{Change, Problem, ProblemKind};
 
 /// The entries of a folder with their names, keyed as the disk compares names.

@@ -11,12 +11,13 @@ use vfs_sync_core::id::ItemId;
 
 use super::super::decision::{self, ToDisk};
 use super::super::destination::{Over, Wanted};
-use super::super::digest::digest;
-use super::super::dir::{Folder, Kind, Stat};
-use super::super::{metadata, record};
 use super::symlink::is_recorded_link;
 use super::{Export, Parent};
 use crate::error::Result;
+use crate::fs::disk::digest::digest;
+use crate::fs::disk::dir::{Folder, Kind, Stat};
+use crate::fs::disk::metadata;
+use crate::fs::record;
 use crate::report::{Change, Problem, ProblemKind};
 
 /// A file to write.

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use vfs_sync_client::{DiskState, EntryKind, EntryRecord, EntryState, Node, RecordChange};
 
-use super::super::dir::{Folder, Kind, Stat, accept_refused_mode};
 use super::super::ignore::Rules;
-use super::super::{marker, metadata, names, record};
 use super::symlink::is_recorded_link;
 use super::{Enter, Export, Parent};
 use crate::error::Result;
+use crate::fs::disk::dir::{Folder, Kind, Stat, accept_refused_mode};
+use crate::fs::disk::{metadata, names};
+use crate::fs::{marker, record};
 use crate::report::{Change, Problem, ProblemKind};
 
 /// A placeholder for the permission bits that the disk finally reports.

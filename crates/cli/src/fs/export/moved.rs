@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use vfs_sync_client::{Child, EntryKind, EntryRecord, EntryState, RecordChange};
 
-use super::super::dir::{Folder, Kind, Stat};
-use super::super::metadata::{OnDisk, on_disk};
 use super::super::record;
 use super::{Export, Parent, split};
 use crate::error::Result;
+use crate::fs::disk::dir::{Folder, Kind, Stat};
+use crate::fs::disk::metadata::{OnDisk, on_disk};
 
 /// An entry that was renamed to its present place.
 pub(super) struct Brought {

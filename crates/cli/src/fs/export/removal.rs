@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use vfs_sync_client::{EntryKind, EntryRecord, EntryState, RecordChange};
 
-use super::super::digest::digest;
-use super::super::dir::{Folder, Kind, Stat};
 use super::super::ignore::{RULES_FILE, Rules};
 use super::super::{decision, destination};
-use super::super::{link, marker, record};
 use super::{Export, own_files, split};
 use crate::error::Result;
+use crate::fs::disk::digest::digest;
+use crate::fs::disk::dir::{Folder, Kind, Stat};
+use crate::fs::disk::link;
+use crate::fs::{marker, record};
 use crate::output::counted;
 use crate::report::{Change, Problem, ProblemKind};
 

@@ -8,12 +8,12 @@ use std::path::Path;
 use vfs_sync_client::{Child, EntryKind, EntryRecord, Node, RecordChange};
 use vfs_sync_core::id::ItemId;
 
-use super::super::dir::{Folder, Stat};
 use super::super::ignore::{self, RULES_FILE, Rules, RulesFile};
-use super::super::metadata::{OnDisk, on_disk};
 use super::removal::Extra;
 use super::{Export, ExportReport, Parent};
 use crate::error::Result;
+use crate::fs::disk::dir::{Folder, Stat};
+use crate::fs::disk::metadata::{OnDisk, on_disk};
 
 /// The rules of a folder that is exported.
 pub(super) struct FolderRules {

@@ -9,10 +9,11 @@ use std::path::Path;
 use vfs_sync_client::{EntryKind, EntryRecord, EntryState, Node, RecordChange};
 
 use super::super::destination::{self, Over, Placed};
-use super::super::dir::{Folder, Kind, Stat};
-use super::super::{link, record};
 use super::{Export, Parent};
 use crate::error::Result;
+use crate::fs::disk::dir::{Folder, Kind, Stat};
+use crate::fs::disk::link;
+use crate::fs::record;
 use crate::report::{Change, Problem, ProblemKind};
 
 /// Returns whether the link `name` has the target that its row recorded.

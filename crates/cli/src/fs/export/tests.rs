@@ -6,7 +6,7 @@ use vfs_sync_client::{EntryRecord, HttpConfig, HttpTransport, StaticToken};
 use vfs_sync_core::id::UserId;
 
 use super::*;
-use crate::fs::digest::digest;
+use crate::fs::disk::digest::digest;
 use crate::fs::import::{ImportOptions, import};
 use crate::fs::scan::Scanner;
 

@@ -11,10 +11,10 @@ use tokio_util::task::AbortOnDropHandle;
 use vfs_sync_client::{ClientError, EntryRecord, EntryState, LocalContent, RecordChange};
 
 use super::super::destination::{self, NotWritten, Over, Placed};
-use super::super::dir::Folder;
 use super::file::ToWrite;
 use super::{Export, ExportReport};
 use crate::error::{Failure, Result};
+use crate::fs::disk::dir::Folder;
 use crate::report::{Change, Problem, ProblemKind};
 
 /// The number of files whose contents are prepared in advance. The client limits the downloads.

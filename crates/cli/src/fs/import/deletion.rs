@@ -10,9 +10,10 @@ use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::Name;
 
 use super::super::ignore::Rules;
-use super::super::{decision, link, record};
 use super::{Import, is_ignored, not_permitted};
 use crate::error::Result;
+use crate::fs::disk::link;
+use crate::fs::{decision, record};
 use crate::report::Change;
 
 /// An entry that was in the directory and is missing now.

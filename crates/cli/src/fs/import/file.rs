@@ -9,18 +9,19 @@ use vfs_sync_core::id::{BlobId, ItemId, UserId};
 use vfs_sync_core::item::ObjectType;
 
 use super::super::decision::{self, Found, Item, ToTree};
-use super::super::digest::digest;
-use super::super::dir::{Folder, Stat};
 use super::super::merge::awaits_content;
-use super::super::metadata::{OnDisk, on_disk};
-use super::super::prefetch::{Outcome, SMALL};
 use super::super::scan::ScannedEntry;
-use super::super::stable_reader::{ATTEMPTS, Cut, StableReader};
-use super::super::{link, record};
+use super::prefetch::{Outcome, SMALL};
 use super::rows::without_metadata;
 use super::tree_folder::TreeFolder;
 use super::{Import, not_permitted};
 use crate::error::Result;
+use crate::fs::disk::digest::digest;
+use crate::fs::disk::dir::{Folder, Stat};
+use crate::fs::disk::link;
+use crate::fs::disk::metadata::{OnDisk, on_disk};
+use crate::fs::disk::stable_reader::{ATTEMPTS, Cut, StableReader};
+use crate::fs::record;
 use crate::report::{Change, Problem, ProblemKind};
 
 /// A file to read, with its place in the tree.

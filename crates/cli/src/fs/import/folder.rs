@@ -8,7 +8,6 @@ use vfs_sync_core::id::UserId;
 use vfs_sync_core::item::ObjectType;
 
 use super::super::ignore::Rules;
-use super::super::metadata::{OnDisk, on_disk};
 use super::super::record;
 use super::super::scan::ScannedEntry;
 use super::moves::Move;
@@ -16,6 +15,7 @@ use super::rows::without_metadata;
 use super::tree_folder::{TreeFolder, TreeFolderState};
 use super::{Import, Step};
 use crate::error::Result;
+use crate::fs::disk::metadata::{OnDisk, on_disk};
 use crate::report::{Change, Problem, ProblemKind};
 
 impl Import<'_> {

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use vfs_sync_client::{Child, DiskState, EntryKind, EntryRecord, Node, RecordChange};
 use vfs_sync_core::id::UserId;
 
-use super::super::dir::{Kind, Stat};
 use super::super::ignore::{self, RULES_FILE, Rules, RulesFile};
-use super::super::metadata::{OnDisk, on_disk};
 use super::super::record;
 use super::deletion::Gone;
 use super::{Import, Step};
 use crate::error::Result;
+use crate::fs::disk::dir::{Kind, Stat};
+use crate::fs::disk::metadata::{OnDisk, on_disk};
 
 /// The rules of a folder, as far as they are known.
 pub(super) enum FolderRules {

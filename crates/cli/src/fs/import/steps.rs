@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use vfs_sync_client::{EntryKind, EntryRecord};
 
-use super::super::dir::Kind;
 use super::super::ignore::RULES_FILE;
-use super::super::metadata::{OnDisk, on_disk};
 use super::super::record;
 use super::rules::FolderRules;
 use super::tree_folder::{TreeFolder, TreeFolderState};
 use super::{Import, Step};
 use crate::error::Result;
+use crate::fs::disk::dir::Kind;
+use crate::fs::disk::metadata::{OnDisk, on_disk};
 
 impl Import<'_> {
     /// Returns the steps that visit `folders`: for each the folder itself or, if it is not where it was

@@ -9,12 +9,13 @@ use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::item::ObjectType;
 
-use super::super::dir::Folder;
 use super::super::scan::ScannedEntry;
-use super::super::{link, record};
 use super::tree_folder::TreeFolder;
 use super::{Import, not_permitted};
 use crate::error::Result;
+use crate::fs::disk::dir::Folder;
+use crate::fs::disk::link;
+use crate::fs::record;
 use crate::report::{Change, Problem, ProblemKind};
 
 impl Import<'_> {

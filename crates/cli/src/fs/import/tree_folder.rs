@@ -8,9 +8,9 @@ use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::{Name, ObjectType};
 
 use super::super::ignore::RULES_FILE;
-use super::super::metadata::{self, OnDisk, on_disk};
 use super::Import;
 use crate::error::Result;
+use crate::fs::disk::metadata::{self, OnDisk, on_disk};
 
 /// A folder of the tree, which may not exist yet.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use super::super::remember;
 use super::Folder;
 use crate::error::{Failure, Result};
 use crate::escape::escaped;
-use crate::fs::dir::{Folder as DiskFolder, Root};
+use crate::fs::disk::dir::{Folder as DiskFolder, Root};
 use crate::fs::marker::{self, Marker};
 use crate::fs::record::Record;
 

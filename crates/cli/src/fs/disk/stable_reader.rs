@@ -84,7 +84,7 @@ impl Read for StableReader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::dir::Root;
+    use crate::fs::disk::dir::Root;
     use std::io::Write as _;
     use std::path::Path;
 

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{Batch, SyncClient, TakenContent};
 use vfs_sync_core::content::Sha256Digest;
 
-use super::digest::digest_bytes;
-use super::dir::{Folder, Stat};
-use super::stable_reader::StableReader;
 use crate::error::{Failure, Result};
+use crate::fs::disk::digest::digest_bytes;
+use crate::fs::disk::dir::{Folder, Stat};
+use crate::fs::disk::stable_reader::StableReader;
 
 /// The greatest size of a file that is read into memory as a whole.
 pub(super) const SMALL: u64 = 512 * 1024;
