@@ -1,5 +1,7 @@
 //! The client: a replica, a transport, and the state that connects them.
 
+pub(crate) mod builder;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,7 +14,6 @@ use vfs_sync_core::tree::device_name;
 use vfs_sync_core::wire::WriteIds;
 
 use crate::config::ClientConfig;
-use crate::connection::{Connection, Connectivity};
 use crate::content::cache::Cache;
 use crate::device::Device;
 use crate::environment::Environment;
@@ -21,6 +22,7 @@ use crate::event::{ChangeEvent, Observer, Progress, TreeChange};
 use crate::host::Instant;
 use crate::lock::lock;
 use crate::replica::{ReplicaStore, Reports};
+use crate::sync::connection::{Connection, Connectivity};
 use crate::sync::task::Background;
 use crate::transport::Transport;
 

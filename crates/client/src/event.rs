@@ -8,8 +8,8 @@ use vfs_sync_core::wire::PushReason;
 
 use crate::api::node::Node;
 use crate::api::outstanding::Outstanding;
-use crate::connection::Connection;
 use crate::error::StopReason;
+use crate::sync::connection::Connection;
 
 /// A change of the tree, or of the client's own state, that an application may show.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -40,20 +40,14 @@
 )]
 
 mod api;
-mod builder;
 mod client;
 mod config;
-mod connection;
 mod content;
 mod device;
-mod directory;
 mod environment;
 mod error;
 mod event;
-mod exports;
 mod host;
-#[cfg(not(target_family = "wasm"))]
-mod inspection;
 mod lock;
 mod replica;
 #[cfg(not(target_family = "wasm"))]
@@ -62,18 +56,18 @@ mod sync;
 pub mod transport;
 
 pub use api::*;
-pub use builder::ClientBuilder;
+pub use client::builder::ClientBuilder;
 pub use client::{Status, SyncClient, report_violation};
 pub use config::ClientConfig;
-pub use connection::{Connection, Connectivity, PollingReason};
 pub use content::{CacheUsage, DraftContent, Fetched, LocalContent, StoredContent, TakenContent};
 pub use device::{BoundDevice, Device};
 pub use environment::{Environment, SystemEnvironment};
 pub use error::{ClientError, Failing, StopReason};
 pub use event::{ChangeEvent, ItemChange, Observer, Progress, ShownItem, SyncReport, TreeChange};
-pub use exports::{ExportedCounts, GoodExport};
+pub use replica::exports::{ExportedCounts, GoodExport};
 #[cfg(not(target_family = "wasm"))]
-pub use inspection::{Inspection, QueuedUpload, SyncState};
+pub use replica::inspection::{Inspection, QueuedUpload, SyncState};
+pub use sync::connection::{Connection, Connectivity, PollingReason};
 pub use sync::live::Hints;
 pub use transport::{
     HttpConfig, HttpTransport, StaticToken, TokenProvider, Transport, TransportError, TransportExt,

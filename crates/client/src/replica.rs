@@ -1,7 +1,11 @@
 //! The durable replica: one trait of whole transactions, and its back ends.
 
+pub(crate) mod directory;
 mod edits;
 mod engine;
+pub(crate) mod exports;
+#[cfg(not(target_family = "wasm"))]
+pub(crate) mod inspection;
 mod memory;
 mod offering;
 mod page;

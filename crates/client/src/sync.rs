@@ -3,6 +3,7 @@
 
 pub(crate) mod background;
 pub(crate) mod backoff;
+pub(crate) mod connection;
 pub(crate) mod live;
 mod outcome;
 mod pull;

@@ -20,10 +20,10 @@ use vfs_sync_core::id::BlobId;
 use super::index::{Index, Key};
 use super::local::{CHUNK, ContentWriter, Draft, FIRST_CHUNK, LocalContent, NewContent, Source};
 use crate::config::ClientConfig;
-use crate::directory::{CONTENTS, private_dir};
 use crate::environment::Environment;
 use crate::error::ClientError;
 use crate::lock::lock;
+use crate::replica::directory::{CONTENTS, private_dir};
 
 /// The size from which an interrupted download is resumed; a shorter one starts again.
 const WORTH_RESUMING: u64 = 1024 * 1024;

@@ -12,11 +12,11 @@ use super::backoff::back_off;
 use super::live::{Heard, Link, listen};
 use super::outcome::{pause_reason, stop_reason};
 use crate::client::{Inner, SyncClient};
-use crate::connection::Connectivity;
 use crate::error::ClientError;
 use crate::event::ChangeEvent;
 use crate::host::{Instant, sleep, sleep_until};
 use crate::lock::lock;
+use crate::sync::connection::Connectivity;
 
 /// The pause after a pull that a hint called for and that brought nothing; it doubles with each such
 /// pull in a row, up to the interval, so that no server keeps a client busy with hints.

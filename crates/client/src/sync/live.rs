@@ -8,9 +8,9 @@ use tokio::sync::{Notify, watch};
 use vfs_sync_core::id::{ChangeId, ReplicaId};
 
 use super::backoff::back_off;
+use super::connection::{PollingReason, SILENCE, TRY_AGAIN};
 use crate::client::SyncClient;
 use crate::config::ClientConfig;
-use crate::connection::{PollingReason, SILENCE, TRY_AGAIN};
 use crate::host::{self, Instant, JoinHandle, sleep_until, timeout};
 use crate::transport::{EventStream, LiveEvent, Transport, TransportError, TransportExt as _};
 

@@ -12,8 +12,8 @@ use super::outcome::stop_reason;
 use crate::client::Inner;
 use crate::error::{ClientError, Failing};
 use crate::event::{Progress, SyncReport};
-use crate::exports;
 use crate::lock::lock;
+use crate::replica::exports;
 use crate::replica::{Meta, ReplicaStore};
 
 /// A call's exclusive turn to communicate with the server.

@@ -13,8 +13,8 @@ use vfs_sync_core::time::Timestamp;
 
 use super::schema::{APPLICATION_ID, FORMAT, create, upgrade};
 use super::{SqliteRows, storage_error};
-use crate::directory::{self, private_dir};
 use crate::error::ClientError;
+use crate::replica::directory::{self, private_dir};
 use crate::replica::engine::Engine;
 use crate::replica::rows::{Result, Rows as _};
 use crate::replica::store::{Meta, ReplicaStore};

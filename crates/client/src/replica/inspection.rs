@@ -8,10 +8,10 @@ use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, StagingId, UserId};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
 
+use super::{ReplicaStore, inspect_store};
 use crate::api::{QueuedOp, QueuedState, RejectedOp, StateExport};
 use crate::content::is_on_disk;
 use crate::error::{ClientError, Failing, StopReason};
-use crate::replica::{ReplicaStore, inspect_store};
 
 /// The greatest number of steps in a path.
 const MAX_STEPS: usize = 256;

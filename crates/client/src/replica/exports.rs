@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use vfs_sync_core::client::state::{self, ReplicaState};
 use vfs_sync_core::time::Timestamp;
 
-use crate::directory::private_dir;
 use crate::error::ClientError;
+use crate::replica::directory::private_dir;
 
 /// The folder of the exports in a replica's directory.
 const EXPORTS: &str = "exports";
