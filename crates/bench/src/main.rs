@@ -4,23 +4,17 @@
 //! `cargo build --release --workspace && target/release/vfs-sync-bench`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-mod apply;
 mod attack;
-mod contents;
-mod folder;
-mod large;
-mod live;
+mod measure;
 mod process;
-mod pull;
-mod push;
 mod report;
-mod sharing;
 mod soak;
 mod victim;
 mod workload;
 mod writer;
 
 use clap::Parser;
+use measure::{apply, contents, folder, large, live, pull, push, sharing};
 use process::Server;
 use report::Report;
 use workload::Ids;

@@ -6,8 +6,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::measure::push::BATCH;
 use crate::process::Server;
-use crate::push::BATCH;
 
 /// A user's replica: it numbers the operations that it pushes.
 pub(crate) struct Writer {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::Failure;
+use crate::measure::push::BATCH;
 use crate::process::Server;
-use crate::push::BATCH;
 use crate::report::{Report, percentile};
 use crate::writer::{Writer, granted, made, revoked};
 

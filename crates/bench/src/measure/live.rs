@@ -14,8 +14,8 @@ use vfs_sync_core::id::UserId;
 use vfs_sync_core::item::Name;
 
 use crate::Failure;
+use crate::measure::push;
 use crate::process::Server;
-use crate::push;
 use crate::report::{Report, percentile};
 use crate::workload::Ids;
 

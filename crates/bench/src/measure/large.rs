@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::Failure;
+use crate::measure::sharing::make_tree;
 use crate::process::Server;
 use crate::report::{Report, percentile};
-use crate::sharing::make_tree;
 use crate::writer::{Writer, granted, made};
 
 /// Users who see what the large operations show and hide.
