@@ -57,11 +57,11 @@ impl Up {
 }
 
 impl Drop for Up {
+    #[expect(clippy::print_stderr, reason = "a test that failed tells why")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let read = |path| std::fs::read_to_string(path).unwrap_or_default();
             let (said, state) = (read(&self.log), read(&self.state));
-            #[expect(clippy::print_stderr, reason = "a test that failed tells why")]
             eprintln!("`up` ended: {:?}\n{said}\nits state: {state}", self.child.try_wait());
         }
         let _ = self.child.kill();
