@@ -20,6 +20,8 @@ const WANTED: &str = "wanted.lock";
 
 /// The greatest time that a command waits for `up`: a step may have to end a transaction first.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The greatest time for which a look whether `up` runs holds its lock.
+const LOOK_AT_MOST: Duration = Duration::from_millis(500);
 /// The interval at which a waiting command tries again.
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
@@ -27,10 +29,18 @@ const TRY_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Running(#[expect(dead_code, reason = "the lock ends with the file")] File);
 
-/// Marks that `up` runs on the replica in `directory`; `None` if another one does.
+/// Marks that `up` runs on the replica in `directory`; `None` if another one does. A command that only
+/// looks has the lock for a moment: that is waited out.
 pub(crate) fn begin(directory: &Path) -> io::Result<Option<Running>> {
     let file = lock_file(directory, RUNNING)?;
-    Ok(is_free(file.try_lock())?.then_some(Running(file)))
+    let until = Instant::now() + LOOK_AT_MOST;
+    loop {
+        match is_free(file.try_lock())? {
+            true => return Ok(Some(Running(file))),
+            false if Instant::now() >= until => return Ok(None),
+            false => std::thread::sleep(TRY_EVERY),
+        }
+    }
 }
 
 /// Returns whether `up` runs on the replica in `directory`.
@@ -103,6 +113,24 @@ mod tests {
         assert!(is_running(dir.path()));
         drop(running);
         assert!(begin(dir.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_command_that_looks_keeps_up_from_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    let looks = lock_file(dir.path(), RUNNING).unwrap();
+                    looks.try_lock_shared().ok();
+                    std::thread::yield_now();
+                }
+            });
+            let began = (0..100).all(|_| begin(dir.path()).unwrap().is_some());
+            done.store(true, Ordering::SeqCst);
+            assert!(began);
+        });
     }
 
     #[test]
