@@ -7,6 +7,7 @@
 //! `Decides` of a command is in the module of its subject.
 
 mod blobs;
+mod examine;
 mod maintenance;
 mod pull;
 mod push;
@@ -26,7 +27,7 @@ use vfs_sync_core::server::credential::SigningKey;
 use vfs_sync_core::server::deletion::{Deletion, DeletionPace};
 use vfs_sync_core::server::device::{DeviceState, Sighting};
 use vfs_sync_core::server::feed_window::PullRequest;
-use vfs_sync_core::server::push::{Bound, PushBatch};
+use vfs_sync_core::server::push::{Bound, DerivedFault, MetadataUsage, PushBatch};
 use vfs_sync_core::server::stage::{
     Advance, NewStage, NewUpload, Quota, StageRow, UploadReplacement, Usage,
 };
@@ -39,6 +40,10 @@ use vfs_sync_core::wire::{
 };
 
 use crate::error::{Result, StoreError};
+use crate::examination::{
+    ChargeCounts, ChargePlace, DatabaseFacts, FeedExamined, HeldCounts, ItemsExamined, ItemsOf,
+    MalformedRow, OldestRows,
+};
 use crate::moves::{Announcements, FeedHeads, HeadObserver};
 use crate::topics::{Decision, Topics};
 use crate::values::{
@@ -751,6 +756,59 @@ operations! {
     /// Returns the sums over all users and the database's role, for the operator: a look at no more
     /// than [`crate::MAX_COUNTED`] rows of a kind.
     reads totals: ReadTotals {} -> Totals;
+
+    /// Returns at most `at_most` users after `after`, ascending: those who own something, see
+    /// something, or both.
+    reads known_users: KnownUsers { after: Option<UserId>, at_most: u32 } -> Vec<UserId>;
+
+    /// Compares the levels on a page of items, and what feeds show of them, with what they are
+    /// derived from. The items follow `after` in the order of their ids, up to `until`.
+    reads examine_items: ExamineItems {
+        of: ItemsOf, after: Option<ItemId>, until: Option<ItemId>, at_most: u32
+    }
+        -> ItemsExamined;
+
+    /// Compares a page of a user's feed, after the counter `after`, with what the user sees.
+    reads examine_feed: ExamineFeed { user: UserId, after: u64, at_most: u32 } -> FeedExamined;
+
+    /// Counts the registers of a page of a user's items, beside the stored numbers of the realm.
+    reads count_held: CountHeld { user: UserId, after: Option<ItemId>, at_most: u32 }
+        -> (HeldCounts, Option<ItemId>);
+
+    /// Sums up a page of the blobs that count against a user, beside the stored sums.
+    reads count_charges: CountCharges { user: UserId, after: Option<ChargePlace>, at_most: u32 }
+        -> (ChargeCounts, Option<ChargePlace>);
+
+    /// Returns the malformed ones of a page of the user's reconcile states, after the client `after`,
+    /// and the client after which the next page begins.
+    reads examine_states: ExamineStates { user: UserId, after: String, at_most: u32 }
+        -> (Vec<MalformedRow>, Option<String>);
+
+    /// Returns the times of the oldest rows that background work removes, before `before`.
+    reads oldest_rows: ReadOldestRows { before: Timestamp } -> OldestRows;
+
+    /// Returns facts about the database as a whole.
+    reads database_facts: ReadDatabaseFacts {} -> DatabaseFacts;
+
+    /// Derives the levels of users on items again, and of what hangs under them. Returns the number
+    /// of levels that it changed.
+    decides repair_levels: RepairLevels {
+        items: Vec<ItemId>, users: Vec<UserId>, now: Timestamp
+    } -> u64;
+
+    /// Has a user's feed show the subjects of `faults` as the user sees them now. Returns the number
+    /// of entries that it wrote.
+    writes repair_feed: RepairFeed { user: UserId, faults: Vec<DerivedFault>, now: Timestamp } -> u64,
+        weighs |it| it.faults.len();
+
+    /// Stores the counted numbers of a realm's items, links and grants, if the stored ones are still
+    /// those that were seen. Returns whether they were.
+    writes repair_held: RepairHeld { user: UserId, seen: MetadataUsage, counted: MetadataUsage }
+        -> bool;
+
+    /// Stores the counted sums of a user's blobs, if the stored ones are still those that were seen.
+    /// Returns whether they were.
+    writes repair_usage: RepairUsage { user: UserId, seen: Usage, counted: Usage } -> bool;
 }
 
 /// Implements commands that consist of one call of a topic.

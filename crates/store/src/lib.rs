@@ -12,6 +12,7 @@ pub mod backup;
 pub mod command;
 mod encoding;
 mod error;
+mod examination;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod moves;
@@ -25,10 +26,14 @@ mod values;
 
 pub use command::{Call, Capacity, MetadataStore, Own, Reply};
 pub use error::StoreError;
+pub use examination::{
+    ChargeCounts, ChargePlace, DatabaseFacts, FeedExamined, HeldCounts, ItemsExamined, ItemsOf,
+    MalformedRow, OldestRows, ServerFacts, Standby,
+};
 pub use moves::{Announcements, FeedHeads, HeadObserver, MovedHead};
-pub use open::{migrate, open, open_within};
+pub use open::{SchemaVersion, migrate, open, open_to_read, open_within};
 pub use vfs_sync_core::server::feed_window::{PullRequest, Rematerialize};
-pub use vfs_sync_core::server::push::MetadataQuota;
+pub use vfs_sync_core::server::push::{DerivedFault, MetadataQuota, MetadataUsage};
 pub use vfs_sync_core::server::stage::{
     Advance, NewStage, NewUpload, OverQuota, Quota, UploadReplacement, UploadRow, Usage,
 };

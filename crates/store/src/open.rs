@@ -59,3 +59,31 @@ pub async fn migrate(database: &str, now: Timestamp) -> Result<i64, StoreError> 
     }
     SqliteStore::migrate(Path::new(database), now)
 }
+
+/// The version of a database's schema, beside the one that this program knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaVersion {
+    /// The version of the database; 0 if it has no schema.
+    pub found: i64,
+    /// The version that this program writes.
+    pub known: i64,
+}
+
+/// Opens an existing `database` to read it beside the servers that use it: nothing is migrated, and no
+/// epoch begins. Only commands that read may be run.
+///
+/// Returns no store if the schema is of another version than this program's.
+///
+/// # Errors
+/// [`StoreError`] if it cannot be opened, or lacks a table.
+pub async fn open_to_read(
+    database: &str,
+) -> Result<(SchemaVersion, Option<Arc<dyn MetadataStore>>), StoreError> {
+    if is_postgres(database) {
+        let (version, store) = PostgresStore::connect_to_read(database).await?;
+        let store = (version.found == version.known).then_some(store);
+        return Ok((version, store.map(|store| Arc::new(store) as Arc<dyn MetadataStore>)));
+    }
+    let (version, store) = SqliteStore::open_to_read(Path::new(database))?;
+    Ok((version, store.map(|store| Arc::new(store) as Arc<dyn MetadataStore>)))
+}

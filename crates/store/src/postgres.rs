@@ -30,6 +30,7 @@ use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, N
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::moves::{Announcements, HeadObserver, Observers};
+use crate::open::SchemaVersion;
 use hosts::{CONNECTIONS, Hosts};
 use relay::Relay;
 use transaction::PostgresTransaction;
@@ -111,6 +112,21 @@ impl PostgresStore {
     pub async fn migrate(url: &str, now: Timestamp) -> Result<i64> {
         let store = Self::of(url)?;
         migrations::migrate(&mut store.hosts.writer().await?, now).await
+    }
+
+    /// Connects to the existing database at `url` to read it, as [`crate::open_to_read`] does.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::connect`].
+    pub(crate) async fn connect_to_read(url: &str) -> Result<(SchemaVersion, Self)> {
+        let store = Self::of(url)?;
+        let client = store.hosts.writer().await?;
+        let version = migrations::version(&client).await?;
+        if version.found == version.known {
+            migrations::check_tables(&client).await?;
+        }
+        drop(client);
+        Ok((version, store))
     }
 
     fn of(url: &str) -> Result<Self> {

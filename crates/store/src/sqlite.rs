@@ -25,6 +25,7 @@ use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, R
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::moves::{HeadObserver, Observers};
+use crate::open::SchemaVersion;
 use crate::topics::Decision;
 use conflicts::Files;
 use transaction::SqliteTransaction;
@@ -111,6 +112,25 @@ impl SqliteStore {
             large_turn: Semaphore::new(LARGE_AT_ONCE),
             observers,
         })
+    }
+
+    /// Opens the existing database at `path` to read it, as [`crate::open_to_read`] does.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub(crate) fn open_to_read(path: &Path) -> Result<(SchemaVersion, Option<Self>)> {
+        let connection = open_reader(path)?;
+        let version = named(path, migrations::version(&connection))?;
+        if version.found != version.known {
+            return Ok((version, None));
+        }
+        named(path, migrations::check_tables(&connection))?;
+        let observers = Arc::default();
+        let writer = Writer::start(connection, None, Arc::clone(&observers))?;
+        let idle = (0..READERS).map(|_| open_reader(path)).collect::<Result<Vec<_>>>()?;
+        let permits = Arc::new(Semaphore::new(READERS));
+        let readers = Some(Arc::new(Readers { idle: Mutex::new(idle), permits }));
+        Ok((version, Some(Self { readers, ..Self::of_writer(writer, None, observers) })))
     }
 
     /// Sets the number of rows up to which others wait for a transaction; 10,000 by default. A
@@ -352,6 +372,24 @@ fn open_file(path: &Path, cache_kib: i64) -> Result<Connection> {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         migrations::check_ours(&connection)?;
         configure(&connection, cache_kib)?;
+        Ok(connection)
+    };
+    named(path, open())
+}
+
+/// Opens an existing file to read it, in the mode in which it is.
+fn open_reader(path: &Path) -> Result<Connection> {
+    let open = || {
+        // A log without an index is only readable for those who may write the index.
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        migrations::check_ours(&connection)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+        connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
     };
     named(path, open())

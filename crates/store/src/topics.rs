@@ -27,6 +27,7 @@ use vfs_sync_core::wire::{ReconcileState, StageStatus};
 use crate::backend::page::PageBuilder;
 use crate::backend::served::Served;
 use crate::error::Result;
+use crate::examination::Examine;
 use crate::values::{
     Admission, BlobRow, BlobSummary, Identity, MalformedState, Reclaim, Retention, Totals,
     TrashCursor, TrashOf, TrashRow, TrashState,
@@ -143,6 +144,7 @@ pub(crate) trait Topics:
     + Users
     + Deletions
     + Maintenance
+    + Examine
 {
 }
 impl<T> Topics for T where
@@ -160,6 +162,7 @@ impl<T> Topics for T where
         + Users
         + Deletions
         + Maintenance
+        + Examine
 {
 }
 

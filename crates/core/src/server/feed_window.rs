@@ -220,6 +220,12 @@ impl Window {
         Served::Window(Self { after, skip_removals_to, baseline, limit, history })
     }
 
+    /// Creates the window of the entries after a counter, removals included.
+    #[must_use]
+    pub const fn after(after: u64, limit: usize, history: History) -> Self {
+        Self { after, skip_removals_to: 0, baseline: None, limit, history }
+    }
+
     /// Returns the number of rows to read: one above the page's limit, to detect further entries.
     #[must_use]
     pub fn rows(&self) -> usize {

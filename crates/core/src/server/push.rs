@@ -39,6 +39,7 @@
 
 mod decide;
 mod departure;
+mod examine;
 mod order;
 mod permissions;
 mod propagate;
@@ -60,6 +61,7 @@ use crate::limits::MAX_PUSH_OPERATIONS;
 use crate::operation::{Action, Operation};
 
 pub use decide::{Carried, Decided, decide};
+pub use examine::{DerivedFault, Examination};
 pub use propagate::{
     Bound, BoundKind, FeedPropagation, Load, LockHeads, LookUp, PresentInFeed, Step,
 };

@@ -42,6 +42,12 @@ impl PageBuilder {
         true
     }
 
+    /// Returns the entries, and the counter of the last one if there are more.
+    pub(crate) fn rows(self) -> (Vec<String>, Option<u64>) {
+        let last = self.last.filter(|_| self.has_more).map(|(counter, _)| counter);
+        (self.items, last)
+    }
+
     pub(crate) fn finish(self, epoch: Epoch, last_reconciled_write_ids: WriteIds) -> FeedPage {
         let last = self.last.filter(|_| self.has_more);
         let history = self.window.history();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use deadpool_postgres::Client;
+use deadpool_postgres::{Client, GenericClient};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 
@@ -12,6 +12,7 @@ use crate::backend::schema::tables;
 use crate::command::users::members::regrant_all;
 use crate::encoding;
 use crate::error::{Result, StoreError};
+use crate::open::SchemaVersion;
 
 /// The steps of the schema, each applied once, in order; published steps never change.
 const STEPS: &[&str] = &[
@@ -39,20 +40,39 @@ const HAS_TRASH: i64 = 6;
 /// The id of the lock that a migration holds, so that only one of several programs migrates.
 const LOCK: i64 = 0x7666_735F_7379_6E63;
 
+/// Returns the version of the database's schema.
+pub(super) async fn version(client: &impl GenericClient) -> Result<SchemaVersion> {
+    let known = STEPS.len() as i64;
+    let there = client.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?;
+    if !there.try_get::<_, bool>(0)? {
+        return Ok(SchemaVersion { found: 0, known });
+    }
+    let row = client.query_one("SELECT coalesce(max(version), 0) FROM schema_version", &[]).await?;
+    Ok(SchemaVersion { found: row.try_get(0)?, known })
+}
+
+/// Rejects a database that lacks a table of its schema.
+pub(super) async fn check_tables(client: &impl GenericClient) -> Result<()> {
+    let missing = "SELECT name FROM unnest($1::TEXT[]) AS name WHERE to_regclass(name) IS NULL";
+    let tables: Vec<&str> = tables(STEPS).into_iter().collect();
+    if let Some(row) = client.query(missing, &[&tables]).await?.first() {
+        return Err(StoreError::MissingTable { table: row.try_get(0)? });
+    }
+    Ok(())
+}
+
 /// Migrates the database to this program's schema; returns its version.
 pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64> {
-    let known = STEPS.len() as i64;
     let tx = client.transaction().await?;
     tx.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-    let there = tx.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).await?;
-    if !there.try_get::<_, bool>(0)? {
+    let SchemaVersion { found, known } = version(&tx).await?;
+    if found == 0 {
         tx.batch_execute(
-            "CREATE TABLE schema_version (version BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL)",
+            "CREATE TABLE IF NOT EXISTS schema_version \
+             (version BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL)",
         )
         .await?;
     }
-    let row = tx.query_one("SELECT coalesce(max(version), 0) FROM schema_version", &[]).await?;
-    let found: i64 = row.try_get(0)?;
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
     }
@@ -64,11 +84,7 @@ pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64> 
                 .await?;
         }
     }
-    let missing = "SELECT name FROM unnest($1::TEXT[]) AS name WHERE to_regclass(name) IS NULL";
-    let tables: Vec<&str> = tables(STEPS).into_iter().collect();
-    if let Some(row) = tx.query(missing, &[&tables]).await?.first() {
-        return Err(StoreError::MissingTable { table: row.try_get(0)? });
-    }
+    check_tables(&tx).await?;
     if (1..GRANTS_GIVE_ACCESS).contains(&found) {
         regrant_all(&mut PostgresTransaction::new(&tx, BTreeSet::new()), now).await?;
     }

@@ -15,7 +15,7 @@ use crate::error::{Result, StoreError};
 
 /// The query for the place of a connection. The place changes with another cluster, another
 /// timeline of its log, another start of the server, another database, or newly created tables.
-const PLACE: &str = "SELECT concat_ws(' ', \
+pub(super) const PLACE: &str = "SELECT concat_ws(' ', \
     substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), \
     extract(epoch FROM pg_postmaster_start_time()), \
     (SELECT oid FROM pg_database WHERE datname = current_database()), \

@@ -3,6 +3,7 @@
 mod credentials;
 mod deletions;
 mod devices;
+mod examination;
 pub(super) mod feeds;
 mod locks;
 mod maintenance;

@@ -11,6 +11,7 @@ use crate::backend::schema::tables;
 use crate::command::users::members::regrant_all;
 use crate::encoding;
 use crate::error::{Result, StoreError};
+use crate::open::SchemaVersion;
 use crate::topics::Feeds as _;
 
 /// The steps of the schema, each applied once, in order; published steps never change.
@@ -52,6 +53,29 @@ pub(super) fn check_ours(connection: &Connection) -> Result<()> {
     }
 }
 
+/// Returns the version of the database's schema.
+pub(super) fn version(connection: &Connection) -> Result<SchemaVersion> {
+    let known = STEPS.len() as i64;
+    let there = "SELECT count(*) FROM sqlite_schema WHERE name = 'schema_version'";
+    if connection.query_row(there, [], |row| row.get::<_, i64>(0))? == 0 {
+        return Ok(SchemaVersion { found: 0, known });
+    }
+    let found: Option<i64> =
+        connection.query_row("SELECT max(version) FROM schema_version", [], |row| row.get(0))?;
+    Ok(SchemaVersion { found: found.unwrap_or(0), known })
+}
+
+/// Rejects a database that lacks a table of its schema.
+pub(super) fn check_tables(connection: &Connection) -> Result<()> {
+    for table in tables(STEPS) {
+        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        if connection.query_row(sql, [table], |_| Ok(())).optional()?.is_none() {
+            return Err(StoreError::MissingTable { table: table.to_owned() });
+        }
+    }
+    Ok(())
+}
+
 /// Migrates the database to this program's schema; returns its version. With `begins`, the random
 /// number of a server's start, it also begins an epoch.
 pub(super) fn migrate(
@@ -83,12 +107,7 @@ pub(super) fn migrate(
             )?;
         }
     }
-    for table in tables(STEPS) {
-        let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-        if tx.query_row(sql, [table], |_| Ok(())).optional()?.is_none() {
-            return Err(StoreError::MissingTable { table: table.to_owned() });
-        }
-    }
+    check_tables(&tx)?;
     if (1..GRANTS_GIVE_ACCESS).contains(&found) {
         block_on(regrant_all(&mut SqliteTransaction::new(&tx), now))?;
     }

@@ -3,6 +3,7 @@
 mod credentials;
 mod deletions;
 mod devices;
+mod examination;
 mod feeds;
 mod locks;
 mod maintenance;

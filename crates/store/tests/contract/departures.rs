@@ -37,12 +37,12 @@ impl Scene {
         self.store.delete_user(&user(who), due, now).await.unwrap()
     }
 
-    async fn deletion(&self, who: &str) -> Deletion {
+    pub(crate) async fn deletion(&self, who: &str) -> Deletion {
         self.store.deletion(&user(who)).await.unwrap().unwrap()
     }
 
     /// Takes a step, and does what the object store has to.
-    async fn step(&self, pseudonym: &str, at_most: u32) -> Deletion {
+    pub(crate) async fn step(&self, pseudonym: &str, at_most: u32) -> Deletion {
         let now = self.now();
         let step = self.store.deletion_step(pseudonym, now, at_most, PACE).await.unwrap().unwrap();
         for done in self.store.to_reclaim(now, 100).await.unwrap() {

@@ -9,6 +9,7 @@ mod damage;
 mod deletions;
 mod departures;
 mod devices;
+mod examination;
 mod feeds;
 mod files;
 mod frozen;
@@ -180,6 +181,9 @@ mod every {
             of_sign_ins_at_once_one_credential_is_good
             a_user_has_so_many_credentials_and_the_one_unused_longest_goes
             a_key_has_a_successor_in_time_and_goes_a_day_later;
+        examination:
+            nothing_is_found_where_all_is_well
+            facts_and_the_oldest_rows_are_those_of_the_database;
         members:
             who_is_in_a_group_is_told
             who_was_ever_seen_is_known
@@ -245,6 +249,11 @@ mod kept {
             no_column_of_any_table_names_a_deleted_user
             a_deletion_goes_on_after_a_crash_at_every_step
             two_processes_delete_one_user_together;
+        examination:
+            each_damage_is_found_and_repaired
+            a_user_is_examined_alone
+            malformed_rows_are_named_and_hide_nothing_else
+            a_database_is_read_as_it_is;
         files:
             a_database_that_is_not_where_it_was_begins_an_epoch;
         plans:

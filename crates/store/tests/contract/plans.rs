@@ -10,7 +10,7 @@ use vfs_sync_core::limits::MAX_READER_STATES;
 use vfs_sync_core::server::credential::SigningKey;
 use vfs_sync_store::testing::{connect, statements};
 use vfs_sync_store::{
-    Advance, DeviceChange, MetadataQuota, NewStage, NewUpload, PurgeAnswer, RestoreAnswer,
+    Advance, DeviceChange, ItemsOf, MetadataQuota, NewStage, NewUpload, PurgeAnswer, RestoreAnswer,
     Retention, UploadReplacement, UserChange,
 };
 
@@ -179,6 +179,23 @@ async fn tour(scene: &Scene) {
     for change in [UserChange::Limit(Default::default()), UserChange::Disable, UserChange::Enable] {
         store.change_user(&alice, change, now()).await.unwrap();
     }
+    for of in [
+        ItemsOf::All,
+        ItemsOf::Owner(alice.clone()),
+        ItemsOf::Reader(alice.clone()),
+        ItemsOf::Reader(bob.clone()),
+        ItemsOf::Grantee(bob.clone()),
+    ] {
+        store.examine_items(of, None, None, 1_u32).await.unwrap();
+    }
+    for who in [&alice, &bob] {
+        store.examine_feed(who, 0_u64, 10_u32).await.unwrap();
+        store.count_held(who, None, 10_u32).await.unwrap();
+        store.count_charges(who, None, 10_u32).await.unwrap();
+        store.examine_states(who, "", 10_u32).await.unwrap();
+    }
+    store.known_users(None, 1_u32).await.unwrap();
+    store.oldest_rows(now()).await.unwrap();
     let late = at(1_000_000);
     let retention = Retention { removals_before: late, accepted_before: late, at_most: 100 };
     scene.store.prune(retention).await.unwrap();

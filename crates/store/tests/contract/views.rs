@@ -317,6 +317,9 @@ async fn play(scene: &Scene, seed: u64) -> u64 {
     }
     let rows = Tables::read(scene.database.as_deref().unwrap()).await;
     rows.assert_acyclic(seed);
+    if seed.is_multiple_of(8) {
+        scene.assert_healthy(&format!("seed {seed}"), 50).await;
+    }
     replicas.extend(cast.users.iter().map(|who| (&**who, Replica::default())));
     for (who, mut replica) in replicas {
         while !replica.pull(scene, who, 1 + dice.below(20) as u32).await {}

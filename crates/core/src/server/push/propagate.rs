@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::order::Order;
 use super::rows::{Addition, Awaited, Cause, Changes, Map, Needs, Rows, Set};
 use super::visibility::{Source, Views};
-use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
+use crate::access::{AccessLevel, Audience, PrincipalType};
 use crate::entry::{EntryBody, EntryKey, RemovalReason};
 use crate::id::{ItemId, UserId};
 use crate::limits::{MAX_CONSEQUENCE_BYTES, MAX_CONSEQUENCES};
@@ -448,7 +448,7 @@ impl FeedPropagation {
         }
         for key in self.views.keys() {
             if let EntryKey::Grant { principal, .. } = key {
-                concerned.extend(self.members(principal));
+                concerned.extend(self.rows.users_of(principal));
             }
         }
         self.concerned = concerned;
@@ -470,16 +470,6 @@ impl FeedPropagation {
                     self.frontier.insert(child.clone());
                 }
                 _ => {}
-            }
-        }
-    }
-
-    /// Returns the users whom a grant to `principal` covers.
-    fn members(&self, principal: &Principal) -> BTreeSet<UserId> {
-        match principal.kind {
-            PrincipalType::User => principal.user().into_iter().collect(),
-            PrincipalType::Group | PrincipalType::Organization => {
-                self.rows.members.get(principal).cloned().unwrap_or_default()
             }
         }
     }
@@ -580,7 +570,7 @@ impl FeedPropagation {
             return;
         }
         for (principal, _) in self.rows.grants_on(id) {
-            for user in self.members(principal) {
+            for user in self.rows.users_of(principal) {
                 if self.concerned.contains(&user) && self.rows.is_awaited(&user, &item.owner) {
                     self.changes.awaited.insert((item.owner.clone(), user), Awaited::Call);
                 }
@@ -594,30 +584,10 @@ impl FeedPropagation {
 
     /// Computes an item's audience from its grants and its parents' audiences.
     fn recompute(&self, id: &ItemId) -> Audience {
-        let mut next = self.audience(id).clone();
-        next.retain(|user, _| !self.concerned.contains(user));
-        let Some(item) = self.rows.live(id) else { return next };
-        let mut allow = |user: &UserId, level: AccessLevel| {
-            if *user != item.owner && self.concerned.contains(user) {
-                let held = next.entry(user.clone()).or_insert(level);
-                *held = level.max(*held);
-            }
-        };
-        for (principal, level) in self.rows.grants_on(id) {
-            for user in self.members(principal) {
-                let is_blocked = self.rows.is_blocked(&user, &item.owner);
-                if !(is_blocked || self.rows.is_awaited(&user, &item.owner)) {
-                    allow(&user, level);
-                }
-            }
-        }
-        // A deleted parent has no audience.
-        for parent in self.rows.parents(id) {
-            for (user, level) in self.audience(parent) {
-                allow(user, *level);
-            }
-        }
-        next
+        let mut others = self.audience(id).clone();
+        others.retain(|user, _| !self.concerned.contains(user));
+        let above = |parent: &ItemId| self.audience(parent);
+        self.rows.derive_audience(id, others, above, |user| self.concerned.contains(user))
     }
 
     /// Returns the end of a shortcut whose realm is locked.

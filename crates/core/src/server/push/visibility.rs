@@ -1,7 +1,9 @@
 //! Visibility of registers: the change by which a reader's feed shows a subject, or its removal.
 
+use std::collections::BTreeSet;
+
 use super::rows::{Addition, Map, Rows};
-use crate::access::AccessLevel;
+use crate::access::{AccessLevel, Audience, Principal, PrincipalType};
 use crate::content::Attachment;
 use crate::entry::{Change, EntryKey, ItemView, Origin, RemovalReason};
 use crate::id::{ItemId, ReplicaId, UserId};
@@ -112,6 +114,50 @@ impl Rows {
     /// Returns the item unless it is deleted.
     pub(super) fn live(&self, id: &ItemId) -> Option<&Item> {
         self.item(id).filter(|item| !item.fields.is_deleted())
+    }
+
+    /// Returns the users whom a grant to `principal` covers.
+    pub(super) fn users_of(&self, principal: &Principal) -> BTreeSet<UserId> {
+        match principal.kind {
+            PrincipalType::User => principal.user().into_iter().collect(),
+            PrincipalType::Group | PrincipalType::Organization => {
+                self.members.get(principal).cloned().unwrap_or_default()
+            }
+        }
+    }
+
+    /// Computes the audience of an item from its grants and the audiences `above` it, for the users
+    /// that are `concerned`; `others` has the levels of all others.
+    pub(super) fn derive_audience<'a>(
+        &self,
+        id: &ItemId,
+        others: Audience,
+        above: impl Fn(&ItemId) -> &'a Audience,
+        concerned: impl Fn(&UserId) -> bool,
+    ) -> Audience {
+        let mut next = others;
+        let Some(item) = self.live(id) else { return next };
+        let mut allow = |user: &UserId, level: AccessLevel| {
+            if *user != item.owner && concerned(user) {
+                let held = next.entry(user.clone()).or_insert(level);
+                *held = level.max(*held);
+            }
+        };
+        for (principal, level) in self.grants_on(id) {
+            for user in self.users_of(principal) {
+                let is_blocked = self.is_blocked(&user, &item.owner);
+                if !(is_blocked || self.is_awaited(&user, &item.owner)) {
+                    allow(&user, level);
+                }
+            }
+        }
+        // A deleted parent has no audience.
+        for parent in self.parents(id) {
+            for (user, level) in above(parent) {
+                allow(user, *level);
+            }
+        }
+        next
     }
 
     fn attachment(&self, key: &EntryKey) -> Option<&Attachment> {
