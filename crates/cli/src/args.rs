@@ -21,7 +21,7 @@ pub(crate) use devices::{
     AdminDevices, AdminDevicesAction, AdminUsers, AdminUsersAction, DevicesAction, ExportUser,
     LimitUser, OwnLimit,
 };
-pub(crate) use diagnosis::{Doctor, Explain};
+pub(crate) use diagnosis::{AdminDoctor, Doctor, Explain};
 pub(crate) use directory::{Export, Import};
 pub(crate) use live::{FolderAction, FolderTrash, ServiceAction, Up};
 pub(crate) use operator::{

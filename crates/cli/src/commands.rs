@@ -33,6 +33,7 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         }
         Command::Admin(Admin::Users(args)) => users::users(global, args, output, stop).await,
         Command::Admin(Admin::Devices(args)) => users::devices(global, args, output, stop).await,
+        Command::Admin(Admin::Doctor(args)) => doctor::server_doctor(args, output, stop).await,
         Command::Blobs(Blobs::Check(args)) => blobs::check(args, output).await,
         Command::Backup(Backup::Create(args)) => backup::create(args, output, stop).await,
         Command::Backup(Backup::Verify(args)) => backup::verify(args, output, stop).await,

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 
-use crate::args::{Cli, Command};
+use crate::args::{Admin, Cli, Command};
 use crate::error::{Failure, Kind};
 use crate::output::Output;
 
@@ -66,12 +66,13 @@ fn usage(error: &clap::Error) -> ExitCode {
     if asked { ExitCode::SUCCESS } else { ExitCode::from(Kind::Usage.exit_code()) }
 }
 
-/// Sets up logging: `serve` and `sync --watch` log by default; other commands only if `RUST_LOG` is
+/// Sets up logging: `serve`, `sync --watch` and repairs by `admin doctor` log by default; other commands only if `RUST_LOG` is
 /// set, because they report everything relevant themselves.
 fn log(command: &Command, json: bool) {
     use tracing_subscriber::EnvFilter;
     let default = match command {
         Command::Serve(_) => "info",
+        Command::Admin(Admin::Doctor(doctor)) if doctor.fix => "audit=info",
         Command::Sync(sync) if sync.watch => "vfs_sync_client=warn",
         _ => "off",
     };

@@ -225,11 +225,8 @@ const MARK_FILE: &str = "database-id";
 /// removed.
 async fn refuse_strangers(setup: &Setup, blobs: &dyn BlobStore, id: Option<&str>) -> Result<()> {
     let mark = setup.data.join(MARK_FILE);
-    let marked = match std::fs::read_to_string(&mark) {
-        Ok(marked) => Some(marked.trim().to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(Failure::io(format!("cannot read {}", mark.display()))(error)),
-    };
+    let marked = marked(&setup.data);
+    let marked = marked.map_err(Failure::io(format!("cannot read {}", mark.display())))?;
     let mut found = Vec::new();
     if marked.is_some() && marked.as_deref() != id {
         found.push(format!("{} belongs to another database", mark.display()));
@@ -257,6 +254,15 @@ async fn refuse_strangers(setup: &Setup, blobs: &dyn BlobStore, id: Option<&str>
         "check that its disk is mounted, and that --data is right; restore the database from a backup \
          (docs/backup.md). To start with an empty one, in which no client finds its files, add --new",
     ))
+}
+
+/// Returns the id of the database that was last served with a server's directory.
+pub(crate) fn marked(data: &Path) -> std::io::Result<Option<String>> {
+    match std::fs::read_to_string(data.join(MARK_FILE)) {
+        Ok(marked) => Ok(Some(marked.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes the database's id for the next start.
@@ -292,13 +298,33 @@ pub(crate) async fn existing_blobs(data: Option<&Path>) -> Result<Arc<dyn BlobSt
     }
 }
 
+/// Opens the object store of an existing server without a probe of it; returns its place in words.
+pub(crate) fn unprobed_blobs(data: Option<&Path>) -> Result<Option<(String, ObjectBlobs)>> {
+    let s3 = s3()?;
+    let (place, made) = match (&s3, data) {
+        (None, None) => return Ok(None),
+        (s3, data) => make_blobs(s3.as_ref(), data.unwrap_or(Path::new(""))),
+    };
+    let unusable =
+        |error: BlobError| Failure::failed(format!("cannot store contents in {place}: {error}"));
+    let blobs = made.map_err(unusable)?;
+    Ok(Some((place, blobs)))
+}
+
+fn make_blobs(
+    s3: Option<&S3Config>,
+    data: &Path,
+) -> (String, std::result::Result<ObjectBlobs, BlobError>) {
+    match s3 {
+        Some(config) => (format!("the bucket {}", config.bucket), ObjectBlobs::s3(config)),
+        None => (data.display().to_string(), ObjectBlobs::directory(data.join(BLOBS_DIRECTORY))),
+    }
+}
+
 /// Opens the object store, S3 or a directory, and probes it, so that a wrong configuration fails at
 /// once.
 async fn open_blobs(s3: Option<&S3Config>, data: &Path) -> Result<Arc<dyn BlobStore>> {
-    let (place, made) = match s3 {
-        Some(config) => (format!("the bucket {}", config.bucket), ObjectBlobs::s3(config)),
-        None => (data.display().to_string(), ObjectBlobs::directory(data.join(BLOBS_DIRECTORY))),
-    };
+    let (place, made) = make_blobs(s3, data);
     let unusable = |error: BlobError| {
         let hint = match (&*error.storage_code, s3.is_some()) {
             ("NoSuchBucket", _) => "check VFS_BLOB_S3_BUCKET and VFS_BLOB_S3_REGION",

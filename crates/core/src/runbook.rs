@@ -9,6 +9,7 @@
 mod clients;
 mod codes;
 mod folders;
+mod servers;
 mod situations;
 mod statuses;
 mod storage;
@@ -58,7 +59,7 @@ pub enum Kind {
     LostReason,
     /// The reason why an entry of a live folder is left out.
     FolderProblem,
-    /// A check of `vfs-sync doctor`.
+    /// A check of `vfs-sync doctor` or `vfs-sync admin doctor`.
     Check,
 }
 
@@ -94,6 +95,7 @@ pub enum Section {
     FolderService,
     Install,
     Doctor,
+    ServerDoctor,
 }
 
 impl Section {
@@ -115,7 +117,7 @@ impl Section {
             | Self::FolderIgnoring
             | Self::FolderService => "docs/folders.md",
             Self::Install => "docs/install.md",
-            Self::Doctor => "docs/doctor.md",
+            Self::Doctor | Self::ServerDoctor => "docs/doctor.md",
         }
     }
 
@@ -143,6 +145,7 @@ impl Section {
             Self::FolderService => "Always on",
             Self::Install => "Run",
             Self::Doctor => "Checks",
+            Self::ServerDoctor => "The server's checks",
         }
     }
 
@@ -192,7 +195,7 @@ impl Entry {
     }
 }
 
-const TABLES: [&[Entry]; 9] = [
+const TABLES: [&[Entry]; 10] = [
     clients::SIGNATURES,
     clients::CLIENT,
     codes::CODES,
@@ -201,6 +204,7 @@ const TABLES: [&[Entry]; 9] = [
     statuses::RESULTS,
     folders::PROBLEMS,
     situations::CHECKS,
+    servers::CHECKS,
     statuses::HTTP,
 ];
 

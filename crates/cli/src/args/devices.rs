@@ -74,7 +74,7 @@ Examples:
   vfs-sync admin users export alice alice.tar --data /var/lib/vfs-sync
   VFS_SYNC_DATABASE_URL=postgres://vfs@db/vfs vfs-sync admin users export alice alice.tar --data /var/lib/vfs-sync";
 
-fn user_id(text: &str) -> Result<UserId, String> {
+pub(super) fn user_id(text: &str) -> Result<UserId, String> {
     UserId::new(text).map_err(|reason| format!("the id {reason}"))
 }
 

@@ -8,6 +8,7 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::limits::MAX_PUSH_OPERATIONS;
 
 use super::devices::{AdminDevices, AdminUsers};
+use super::diagnosis::AdminDoctor;
 use super::limits::Limits;
 
 pub(super) const SERVE: &str = "\
@@ -213,6 +214,9 @@ pub(crate) enum Admin {
     /// List devices of all users or revoke one, over the server's API
     #[command(after_help = super::devices::ADMIN_DEVICES)]
     Devices(AdminDevices),
+    /// Examine the server: its database, contents, background work, devices, keys and settings
+    #[command(after_help = super::diagnosis::ADMIN_DOCTOR)]
+    Doctor(AdminDoctor),
     /// Repair rows that another program wrote into the database
     #[command(subcommand)]
     Repair(Repair),

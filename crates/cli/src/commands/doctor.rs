@@ -1,5 +1,6 @@
 //! The device's doctor: checks of a replica, its token, the network and the server, as values.
 
+mod admin;
 mod advice;
 mod attach;
 mod bundle;
@@ -16,7 +17,7 @@ mod token;
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 use vfs_sync_core::limits;
 use vfs_sync_core::time::Timestamp;
@@ -44,11 +45,7 @@ struct Examined {
     actions: Vec<Action>,
 }
 
-impl Examined {
-    fn count(&self, outcome: Outcome) -> u64 {
-        self.checks.iter().filter(|check| check.outcome == outcome).count() as u64
-    }
-}
+pub(super) use self::admin::doctor as server_doctor;
 
 pub(super) async fn doctor(
     global: &Global,
@@ -237,25 +234,40 @@ fn report(
     bundle: Option<&Path>,
     output: Output,
 ) -> Result<()> {
-    let (problems, notes) = (examined.count(Outcome::Problem), examined.count(Outcome::Note));
-    output.json(&json!({
-        "replica": site.directory.to_string_lossy(),
-        "at": live_state::now(),
-        "checks": examined.checks.iter().map(Check::json).collect::<Vec<_>>(),
-        "problems": problems,
-        "notes": notes,
-        "actions": examined.actions.iter().map(Action::json).collect::<Vec<_>>(),
-        "bundle": bundle.map(Path::to_string_lossy),
-    }))?;
+    let mut document = Map::new();
+    document.insert("replica".into(), site.directory.to_string_lossy().into());
+    document.insert("bundle".into(), json!(bundle.map(Path::to_string_lossy)));
+    show(document, &examined.checks, &examined.actions, output)
+}
+
+/// Prints the checks, after the actions that were taken before; `document` has the other fields of the
+/// JSON document.
+///
+/// # Errors
+/// Problems are a failure, with the exit code 1.
+fn show(
+    mut document: Map<String, Value>,
+    checks: &[Check],
+    actions: &[Action],
+    output: Output,
+) -> Result<()> {
+    let count = |outcome| checks.iter().filter(|check| check.outcome == outcome).count() as u64;
+    let (problems, notes) = (count(Outcome::Problem), count(Outcome::Note));
+    document.insert("at".into(), json!(live_state::now()));
+    document.insert("checks".into(), checks.iter().map(Check::json).collect());
+    document.insert("problems".into(), problems.into());
+    document.insert("notes".into(), notes.into());
+    document.insert("actions".into(), actions.iter().map(Action::json).collect());
+    output.json(&document)?;
     if !output.json {
-        examined.actions.iter().try_for_each(|action| output.say(action.text()))?;
-        for check in &examined.checks {
+        actions.iter().try_for_each(|action| output.say(action.text()))?;
+        for check in checks {
             if !output.quiet || check.is_problem() {
                 check.lines().into_iter().try_for_each(|line| output.text(line))?;
             }
         }
     }
-    let Some(first) = examined.checks.iter().find(|check| check.is_problem()) else {
+    let Some(first) = checks.iter().find(|check| check.is_problem()) else {
         return output.say(format_args!("no problem found; {}", counted(notes, "note", "notes")));
     };
     let text = counted(problems, "problem", "problems");

@@ -63,7 +63,7 @@ pub(super) async fn serve(args: Serve, output: Output, stop: CancellationToken) 
     Ok(())
 }
 
-fn server_config(args: &Serve) -> ServerConfig {
+pub(super) fn server_config(args: &Serve) -> ServerConfig {
     let default = ServerConfig::default();
     let seconds = |given: Option<u64>, default| given.map_or(default, Duration::from_secs);
     let limits = &args.limits;

@@ -1,9 +1,11 @@
-//! The device's doctor: each situation caused on purpose, and what the doctor says of it.
+//! The doctors of devices and servers: each situation caused on purpose, and what they say of it.
 
 mod bundle;
 mod fake;
 mod healthy;
+mod page;
 mod repair;
+mod server;
 mod situations;
 
 use std::process::Command;

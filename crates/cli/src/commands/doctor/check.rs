@@ -141,7 +141,7 @@ impl Check {
             Outcome::Note => "note",
             Outcome::Problem => "PROBLEM",
         };
-        let mut lines = vec![format!("{mark:8} {:18} {}", self.id, self.summary)];
+        let mut lines = vec![format!("{mark:8} {:21} {}", self.id, self.summary)];
         if self.outcome == Outcome::Problem
             && let Some(entry) = self.entry()
         {

@@ -18,6 +18,10 @@ pub(super) struct Action {
 }
 
 impl Action {
+    pub(super) fn new(action: &'static str, result: impl Into<String>, done: bool) -> Self {
+        Self { action, result: result.into(), done }
+    }
+
     pub(super) fn json(&self) -> Value {
         json!({ "action": self.action, "result": self.result, "done": self.done })
     }

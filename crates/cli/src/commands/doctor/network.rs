@@ -50,17 +50,27 @@ pub(super) async fn checks(
     };
     let text = format!("the server is {}", settings.server);
     checks.push(Check::ok("network.address", text).name("server", &settings.server));
+    let answer = probed(&settings, &transport, checks).await?;
+    answer.is_vfs_sync.then_some((transport, answer))
+}
+
+/// Checks each step of the way to a server, and who answers.
+pub(super) async fn probed(
+    settings: &Settings,
+    transport: &HttpTransport,
+    checks: &mut Vec<Check>,
+) -> Option<ProbeAnswer> {
     let probe = transport.probe(PATIENCE).await;
-    steps(&settings, &probe, checks);
+    steps(settings, &probe, checks);
     let Some(answer) = probe.answer else {
         for id in ["server.kind", "server.clock"] {
             checks.push(Check::skipped(id, "nothing answers at the server's address"));
         }
         return None;
     };
-    checks.push(kind(&settings, &answer));
+    checks.push(kind(settings, &answer));
     checks.push(clock(&answer));
-    answer.is_vfs_sync.then_some((transport, answer))
+    Some(answer)
 }
 
 fn steps(settings: &Settings, probe: &Probe, checks: &mut Vec<Check>) {

@@ -390,12 +390,15 @@ pub(super) fn exports(
 
 /// Checks the disk of the replica.
 pub(super) fn disk(site: &Site<'_>) -> Check {
-    const ID: &str = "replica.disk";
-    let dir: &Path = &site.directory;
+    disk_of("replica.disk", "replica", &site.directory)
+}
+
+/// Checks the disk of a directory, whose owner is a `replica` or a `server`.
+pub(super) fn disk_of(id: &'static str, whose: &str, dir: &Path) -> Check {
     let stat = match rustix::fs::statvfs(dir) {
         Ok(stat) => stat,
         Err(error) => {
-            return Check::note(ID, format!("the disk cannot be looked at: {error}"))
+            return Check::note(id, format!("the disk cannot be looked at: {error}"))
                 .text("reason", error.to_string());
         }
     };
@@ -406,18 +409,18 @@ pub(super) fn disk(site: &Site<'_>) -> Check {
     let no_inodes = stat.f_files > 0 && stat.f_favail == 0;
     let next = format!("df -h {0}; df -i {0}", quoted(dir));
     let check = if read_only {
-        Check::problem(ID, "the replica's directory cannot be written")
+        Check::problem(id, format!("the {whose}'s directory cannot be written"))
             .next(format!("ls -ld {0}; findmnt -T {0}", quoted(dir)))
     } else if no_inodes {
-        Check::problem(ID, "the replica's disk has no room for one more file").next(next)
+        Check::problem(id, format!("the {whose}'s disk has no room for one more file")).next(next)
     } else if free < LITTLE_ROOM {
-        let text = format!("the replica's disk is full: {} are free", bytes_text(free));
-        Check::problem(ID, text).next(next)
+        let text = format!("the {whose}'s disk is full: {} are free", bytes_text(free));
+        Check::problem(id, text).next(next)
     } else if free < SOME_ROOM {
-        let text = format!("the replica's disk has little room: {} are free", bytes_text(free));
-        Check::note(ID, text).next(next)
+        let text = format!("the {whose}'s disk has little room: {} are free", bytes_text(free));
+        Check::note(id, text).next(next)
     } else {
-        Check::ok(ID, format!("the replica's disk has room: {} are free", bytes_text(free)))
+        Check::ok(id, format!("the {whose}'s disk has room: {} are free", bytes_text(free)))
     };
     check.with("freeBytes", free).with("readOnly", read_only)
 }

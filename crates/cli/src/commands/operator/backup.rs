@@ -12,6 +12,7 @@ use std::path::Path;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::backup::{self, CopyKind, NamedBlob};
 
 pub(in crate::commands) use create::create;
@@ -106,6 +107,12 @@ pub(in crate::commands) async fn verify(
         counted(count, "content", "contents"),
         bytes_text(bytes)
     ))
+}
+
+/// Returns the name of the newest backup in a directory, and the time at which it was made.
+pub(in crate::commands) fn newest(directory: &Path) -> Result<(String, Timestamp)> {
+    let saved = Archive::existing(directory)?.pick(None)?;
+    Ok((saved.name, saved.manifest.created_at))
 }
 
 /// Adds the contents that the database names and the backup does not list.

@@ -22,11 +22,11 @@ const ROWS: u32 = 1_000;
 /// An entry that exists only on one side.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Orphan {
-    kind: OrphanKind,
+pub(in crate::commands) struct Orphan {
+    pub(in crate::commands) kind: OrphanKind,
     /// The id of a registered content.
     #[serde(skip_serializing_if = "Option::is_none")]
-    blob_id: Option<BlobId>,
+    pub(in crate::commands) blob_id: Option<BlobId>,
     /// The name of an object under the store's prefix.
     #[serde(skip_serializing_if = "Option::is_none")]
     object: Option<String>,
@@ -36,7 +36,7 @@ struct Orphan {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-enum OrphanKind {
+pub(in crate::commands) enum OrphanKind {
     /// The content is registered, but not in the object store.
     MissingBytes,
     /// The content is registered with another size than the object has.
@@ -51,10 +51,10 @@ enum OrphanKind {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
-    registered: u64,
-    objects: u64,
-    orphans: Vec<Orphan>,
+pub(in crate::commands) struct Report {
+    pub(in crate::commands) registered: u64,
+    pub(in crate::commands) objects: u64,
+    pub(in crate::commands) orphans: Vec<Orphan>,
 }
 
 fn store_failed(error: BlobError) -> Failure {
@@ -102,7 +102,7 @@ pub(in crate::commands) async fn check(args: BlobsCheck, output: Output) -> Resu
 
 /// Compares the registry with a listing of the object store. Servers may run at the same time: an
 /// apparent difference is checked once more before it is reported.
-async fn compare(
+pub(in crate::commands) async fn compare(
     store: &dyn MetadataStore,
     blobs: &dyn BlobStore,
     mut listed: Listing,
@@ -190,7 +190,7 @@ async fn is_rotten(
 
 /// Returns whether a registered content still has no object: since the objects were listed, the
 /// object may have arrived, or the content may have been removed.
-async fn is_missing(
+pub(in crate::commands) async fn is_missing(
     store: &dyn MetadataStore,
     blobs: &dyn BlobStore,
     blob_id: &BlobId,

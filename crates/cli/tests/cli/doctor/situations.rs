@@ -1,24 +1,14 @@
 //! The table of situations in `docs/doctor.md`: each is caused on purpose, and the page must say what
-//! the doctor says. `VFS_SYNC_WRITE_DOCS=1` writes the page anew.
+//! the doctor says.
 
 mod causes;
 
 use std::any::Any;
-use std::path::Path;
 
 use serde_json::Value;
 
-use super::{check, examine_with, ids};
+use super::{check, examine_with, ids, page};
 use crate::support::Scene;
-
-/// The lines between which the page has the table.
-const MARKS: [&str; 2] = ["<!-- made by the test: begin -->", "<!-- made by the test: end -->"];
-
-/// Set to write the page instead of comparing it.
-const WRITE: &str = "VFS_SYNC_WRITE_DOCS";
-
-/// The number of situations at a time.
-const AT_A_TIME: usize = 4;
 
 /// A situation in which a device may be.
 struct Situation {
@@ -101,7 +91,7 @@ fn row(situation: &Situation) -> Result<Option<String>, String> {
     if !as_expected || !(alone || ids(&report, "problem").is_empty()) {
         return Err(instead(situation, &report));
     }
-    let next = plain(&scene, found["next"].as_str().unwrap_or_default());
+    let next = page::plain(&scene, found["next"].as_str().unwrap_or_default());
     let next = if next.is_empty() { String::new() } else { format!("`{next}`") };
     let fixed = match cause.script {
         // The disk ends with its name space.
@@ -132,96 +122,13 @@ fn fixed(scene: &Scene, environment: &[(&str, &str)], before: &Value) -> Result<
             return Err(format!("--fix removed something of {id}: {after:#}"));
         }
     }
-    let actions = after["actions"].as_array().unwrap().iter().map(|action| {
-        let name = action["action"].as_str().unwrap();
-        let result = action["result"].as_str().unwrap();
-        match (action["done"] == true, result.strip_prefix("not tried because of ")) {
-            (true, _) => format!("`{name}`: done"),
-            (false, Some(reason)) => {
-                format!("`{name}`: not tried because of `{}`", reason.split(':').next().unwrap())
-            }
-            (false, None) => format!("`{name}`: tried, not resolved"),
-        }
-    });
-    let actions: Vec<String> = actions.collect();
-    Ok(if actions.is_empty() { "nothing".to_owned() } else { actions.join(", ") })
-}
-
-/// Replaces what differs from run to run in a command.
-fn plain(scene: &Scene, text: &str) -> String {
-    let dir = scene.dir.path().to_string_lossy().into_owned();
-    let text = text.replace(&format!("{dir}/"), "").replace(scene.url(), "URL");
-    // A port of a fake server, the time in a new name.
-    let mut plain = String::new();
-    for (index, part) in text.split("127.0.0.1:").enumerate() {
-        let part =
-            if index == 0 { part } else { part.trim_start_matches(|c: char| c.is_ascii_digit()) };
-        plain.push_str(if index == 0 { "" } else { "127.0.0.1:PORT" });
-        plain.push_str(part);
-    }
-    // Times in names: their digits are many.
-    let (mut text, mut digits) = (String::new(), String::new());
-    for c in plain.chars().chain([' ']) {
-        if c.is_ascii_digit() {
-            digits.push(c);
-            continue;
-        }
-        text.push_str(if digits.len() >= 13 { "TIME" } else { &digits });
-        digits.clear();
-        text.push(c);
-    }
-    text.trim_end().replace('|', "\\|")
+    Ok(page::actions(&after))
 }
 
 #[test]
 fn each_situation_is_found_with_its_entry_and_next_step_as_the_page_says() {
-    let rows = std::sync::Mutex::new(vec![None; causes::SITUATIONS.len()]);
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let Some(situation) = causes::SITUATIONS.get(at) else { break };
-                    let made = row(situation);
-                    rows.lock().unwrap()[at] = Some(made);
-                }
-            });
-        }
-    });
-    let (mut made, mut failed) = (Vec::new(), Vec::new());
-    for row in rows.into_inner().unwrap().into_iter().flatten() {
-        match row {
-            Ok(row) => made.push(row),
-            Err(text) => failed.push(text),
-        }
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
-    let rows: Vec<Option<String>> = made;
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/doctor.md");
-    let text = std::fs::read_to_string(&page).unwrap();
-    let (before, rest) = text.split_once(MARKS[0]).unwrap();
-    let (table, after) = rest.split_once(MARKS[1]).unwrap();
-    let earlier: Vec<&str> = table.lines().collect();
-    let mut made = String::from(
-        "\n\n| situation | check | outcome | runbook entry | next step | `--fix` |\n|---|---|---|---|---|---|\n",
-    );
-    for (row, situation) in rows.iter().zip(causes::SITUATIONS) {
-        // One that this machine cannot cause stays as the page has it.
-        let title = format!("| {} |", situation.title);
-        let kept =
-            earlier.iter().find(|line| line.starts_with(&title)).map(|line| (*line).to_owned());
-        match row.clone().or(kept) {
-            Some(row) => made.push_str(&format!("{row}\n")),
-            None => println!("SKIPPED: {}", situation.title),
-        }
-    }
-    made.push('\n');
-    if std::env::var_os(WRITE).is_some() {
-        std::fs::write(&page, format!("{before}{}{made}{}{after}", MARKS[0], MARKS[1])).unwrap();
-        return;
-    }
-    assert_eq!(table, made, "docs/doctor.md differs: {WRITE}=1 writes it");
+    let rows = page::at_once(causes::SITUATIONS, row);
+    page::compare(page::DEVICE, causes::SITUATIONS.iter().map(|one| one.title).zip(rows));
 }
 
 /// Changes a field of the replica's settings.
