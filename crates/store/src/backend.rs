@@ -2,6 +2,7 @@
 //! older database.
 
 pub(crate) mod page;
+pub(crate) mod plan_memory;
 pub(crate) mod row_limit;
 pub(crate) mod schema;
 pub(crate) mod served;

@@ -12,8 +12,11 @@ mod maintenance;
 mod pull;
 mod push;
 mod reconcile;
+mod rest;
 pub(crate) mod trash;
 pub(crate) mod users;
+
+pub(crate) use rest::carry_out;
 
 use std::sync::Weak;
 
@@ -301,7 +304,7 @@ impl<C: Decides> Command for C {
     async fn run<T: Topics>(&self, tx: &mut T) -> Result<Self::Answer> {
         let (answer, decision) = self.decide(tx).await?;
         if let Some(decision) = decision {
-            self.write(tx, &decision).await?;
+            carry_out(self, tx, decision).await?;
         }
         Ok(answer)
     }

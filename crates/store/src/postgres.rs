@@ -24,6 +24,7 @@ use tokio_postgres::IsolationLevel;
 use tokio_postgres::error::SqlState;
 use vfs_sync_core::time::Timestamp;
 
+use crate::backend::plan_memory::PlanMemory;
 use crate::backend::row_limit::RowLimit;
 use crate::backend::served::{Served, went_back};
 use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, NewEpoch, Reply};
@@ -55,7 +56,7 @@ pub struct PostgresStore {
     watch: Watch,
     large: usize,
     /// The bytes of memory that planning one change may take.
-    plan_memory: usize,
+    plan_memory: PlanMemory,
     large_turns: Semaphore,
     observers: Arc<Observers>,
     relay: Relay,
@@ -133,7 +134,7 @@ impl PostgresStore {
         let served = Arc::<Served>::default();
         let hosts = Arc::new(Hosts::of(url, Arc::clone(&served))?);
         let (watch, large_turns) = (Watch::default(), Semaphore::new(LARGE_AT_ONCE));
-        let (large, plan_memory) = (LARGE, usize::MAX);
+        let (large, plan_memory) = (LARGE, PlanMemory::UNBOUNDED);
         let observers = Arc::<Observers>::default();
         let relay = Relay::new(Arc::clone(&hosts), Arc::clone(&observers));
         Ok(Self { hosts, served, watch, large, plan_memory, large_turns, observers, relay })
@@ -149,7 +150,14 @@ impl PostgresStore {
     /// Sets the bytes of memory that planning one change may take; without a bound by default.
     #[must_use]
     pub fn plans_within(mut self, bytes: usize) -> Self {
-        self.plan_memory = bytes;
+        self.plan_memory = PlanMemory::within(bytes);
+        self
+    }
+
+    /// Sets the bytes of memory from which a change that narrows views is written in chunks.
+    #[must_use]
+    pub fn in_chunks_of(mut self, bytes: usize) -> Self {
+        self.plan_memory.chunk = bytes;
         self
     }
 

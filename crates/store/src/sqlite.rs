@@ -21,7 +21,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 use vfs_sync_core::time::Timestamp;
 
-use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, Reply};
+use crate::backend::plan_memory::PlanMemory;
+use crate::command::{Backend, Call, Capacity, Command, Decides, MetadataStore, Reply, carry_out};
 use crate::encoding;
 use crate::error::{Result, StoreError};
 use crate::moves::{HeadObserver, Observers};
@@ -66,7 +67,7 @@ pub struct SqliteStore {
     files: Option<Arc<Files>>,
     large: usize,
     /// The bytes of memory that planning one change may take.
-    plan_memory: usize,
+    plan_memory: PlanMemory,
     /// The turn of one large transaction after the other: each may take hundreds of megabytes, and
     /// a reader.
     large_turn: Semaphore,
@@ -108,7 +109,7 @@ impl SqliteStore {
             deciders: Some(Arc::new(Readers::open(path, LARGE_AT_ONCE)?)),
             files,
             large: LARGE,
-            plan_memory: usize::MAX,
+            plan_memory: PlanMemory::UNBOUNDED,
             large_turn: Semaphore::new(LARGE_AT_ONCE),
             observers,
         })
@@ -145,7 +146,14 @@ impl SqliteStore {
     /// Sets the bytes of memory that planning one change may take; without a bound by default.
     #[must_use]
     pub fn plans_within(mut self, bytes: usize) -> Self {
-        self.plan_memory = bytes;
+        self.plan_memory = PlanMemory::within(bytes);
+        self
+    }
+
+    /// Sets the bytes of memory from which a change that narrows views is written in chunks.
+    #[must_use]
+    pub fn in_chunks_of(mut self, bytes: usize) -> Self {
+        self.plan_memory.chunk = bytes;
         self
     }
 
@@ -186,7 +194,7 @@ impl SqliteStore {
             deciders: None,
             files,
             large: LARGE,
-            plan_memory: usize::MAX,
+            plan_memory: PlanMemory::UNBOUNDED,
             large_turn: Semaphore::new(LARGE_AT_ONCE),
             observers,
         }
@@ -299,9 +307,10 @@ impl Backend for SqliteStore {
             let work = Work { weight: rows.unwrap_or(work.weight), ..work.clone() };
             let written = command.clone();
             let job = move |tx: &mut SqliteTransaction<'_>| {
+                tx.plan_memory = plan_memory;
                 block_on(deferred.write(tx))?;
-                if let Some(decision) = &decision {
-                    block_on(written.write(tx, decision))?;
+                if let Some(decision) = decision {
+                    block_on(carry_out(&*written, tx, decision))?;
                 }
                 Ok(answer)
             };

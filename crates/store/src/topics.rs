@@ -25,6 +25,7 @@ use vfs_sync_core::wire::credential::CredentialId;
 use vfs_sync_core::wire::{ReconcileState, StageStatus};
 
 use crate::backend::page::PageBuilder;
+use crate::backend::plan_memory::PlanMemory;
 use crate::backend::served::Served;
 use crate::error::Result;
 use crate::examination::Examine;
@@ -89,9 +90,13 @@ impl Decision {
     /// Returns the approximate number of rows to write.
     pub(crate) fn rows(&self) -> usize {
         let told: usize = self.feeds.iter().map(|feed| feed.bodies.len()).sum();
-        told + self.changes.access.len()
+        let left = if self.changes.rest.is_some() { MANY_ROWS } else { 0 };
+        told + self.changes.access.len() + left
     }
 }
+
+/// The number that stands for the rows of later chunks.
+const MANY_ROWS: usize = 1_000_000;
 
 /// The rows of an item that were removed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -175,8 +180,8 @@ pub(crate) trait Locks {
     }
 
     /// Returns the bytes of memory that planning one change may take.
-    fn plan_memory(&self) -> usize {
-        usize::MAX
+    fn plan_memory(&self) -> PlanMemory {
+        PlanMemory::UNBOUNDED
     }
 
     /// Returns the states that this process has seen, and the tick at which the transaction began;

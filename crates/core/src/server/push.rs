@@ -44,6 +44,7 @@ mod order;
 mod permissions;
 mod propagate;
 mod quota;
+mod rest;
 mod revive;
 mod rows;
 mod tombstone;
@@ -66,6 +67,7 @@ pub use propagate::{
     Bound, BoundKind, FeedPropagation, Load, LockHeads, LookUp, PresentInFeed, Step,
 };
 pub use quota::{MetadataQuota, MetadataUsage, UsageChange};
+pub use rest::Rest;
 pub use revive::Revival;
 pub use rows::{
     Accepted, AcceptedOp, Addition, Awaited, Cause, Changes, GrantCounts, Head, Link, LinkKey, Map,

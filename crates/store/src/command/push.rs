@@ -32,8 +32,9 @@ impl Decides for Push {
                 let own = whose == self.batch.user;
                 return Err(StoreError::OverQuota { own, over });
             }
-            let bound = self.batch.bound(count);
-            let decision = match propagate_within(tx, propagation.within(bound), self.now).await {
+            let propagation = propagation.within(self.batch.bound(count));
+            let propagation = propagation.in_chunks_of(tx.plan_memory().chunk);
+            let decision = match propagate_within(tx, propagation, self.now).await {
                 // Those before the one that takes it go on.
                 Err(StoreError::NoMemory) if count > 1 => None,
                 decision => decision?,
@@ -153,7 +154,7 @@ pub(crate) async fn propagate_within<T: Topics>(
     now: Timestamp,
 ) -> Result<Option<Decision>> {
     let mut heads = BTreeMap::new();
-    let propagation = propagation.within_memory(tx.plan_memory());
+    let propagation = propagation.within_memory(tx.plan_memory().most);
     let mut step = tx.run_blocking(propagation.size(), || propagation.step());
     let mut changes = loop {
         let size = step.size();

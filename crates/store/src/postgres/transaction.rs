@@ -8,6 +8,7 @@ use tokio_postgres::{Row, Statement};
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::UserId;
 
+use crate::backend::plan_memory::PlanMemory;
 use crate::backend::row_limit::RowLimit;
 use crate::backend::served::Served;
 use crate::error::Result;
@@ -34,7 +35,7 @@ pub(super) struct PostgresTransaction<'c> {
     /// The rows that the transaction may load.
     pub(super) limit: RowLimit,
     /// The bytes of memory that planning a change may take.
-    pub(super) plan_memory: usize,
+    pub(super) plan_memory: PlanMemory,
 }
 
 /// Converts ids to the array that a statement takes.
@@ -54,7 +55,7 @@ impl<'c> PostgresTransaction<'c> {
             epoch: None,
             begun: None,
             limit: RowLimit::NONE,
-            plan_memory: usize::MAX,
+            plan_memory: PlanMemory::UNBOUNDED,
         }
     }
 

@@ -12,6 +12,7 @@ use vfs_sync_core::stamp::{Author, Stamp};
 
 use super::conflicts::Locks;
 use super::rows::Columns;
+use crate::backend::plan_memory::PlanMemory;
 use crate::backend::row_limit::RowLimit;
 use crate::encoding;
 use crate::error::Result;
@@ -32,7 +33,7 @@ pub(super) struct SqliteTransaction<'c> {
     /// The rows that the transaction may load.
     pub(super) limit: RowLimit,
     /// The bytes of memory that planning a change may take.
-    pub(super) plan_memory: usize,
+    pub(super) plan_memory: PlanMemory,
     /// The changes that a decision on a snapshot assumes.
     pub(super) deferred: Deferred,
     pub(super) is_snapshot: bool,
@@ -62,7 +63,7 @@ impl<'c> SqliteTransaction<'c> {
             locks: Locks::default(),
             moved: Vec::new(),
             limit: RowLimit::NONE,
-            plan_memory: usize::MAX,
+            plan_memory: PlanMemory::UNBOUNDED,
             deferred: Deferred::default(),
             is_snapshot: false,
         }

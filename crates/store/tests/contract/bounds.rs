@@ -428,29 +428,31 @@ async fn a_large_call_comes_back_and_changes_nothing_before_it_is_run_as_one(
     store.call_if_small(Call::Ping(vfs_sync_store::command::Ping {})).await.unwrap().unwrap();
 }
 
-/// The memory of a folder of 20 files that is shown to one user, and less than it takes to hide it.
+/// Less than the memory that it takes to show a folder of 20 files to one user.
 const LITTLE_MEMORY: usize = 20_000;
 
-/// Shows a folder and hides it again, with too little memory and with enough.
+/// Shows a folder with too little memory and with enough, and hides it with too little.
 async fn a_change_that_has_no_memory_waits(little: impl MetadataStore, enough: impl MetadataStore) {
     let little = Scene::new(std::sync::Arc::new(little));
     let enough = Scene::new(std::sync::Arc::new(enough));
     folder_of_20(&enough).await;
-    enough.apply("laptop", vec![grant(22, "a", "bob")]).await;
-    assert_eq!(shown(&enough, "bob").await.len(), 42);
-    let hides = || batch("alice", "laptop", vec![folder(23, "b"), revoke(25, "a", "bob")]);
-    let refused = little.store.push(hides(), at(100)).await;
+    let shows = || batch("alice", "laptop", vec![folder(22, "b"), grant(23, "a", "bob")]);
+    let refused = little.store.push(shows(), at(100)).await;
     assert!(matches!(refused, Err(StoreError::NoMemory)), "{refused:?}");
-    assert_eq!(shown(&enough, "bob").await.len(), 42);
+    assert!(shown(&enough, "bob").await.is_empty());
     let before = little.store.state(&user("alice"), &replica("laptop")).await.unwrap();
-    assert_eq!(before.last_write_ids, write_ids(&[("laptop", 23)]), "the one before is applied");
+    assert_eq!(before.last_write_ids, write_ids(&[("laptop", 22)]), "the one before is applied");
     little.apply("phone", vec![folder(1, "c")]).await;
     // Who comes for the first time is not kept out by who shows too much.
     enough.apply("laptop", vec![grant(24, "a", "carol")]).await;
     assert!(shown(&little, "carol").await.is_empty());
     let state = little.store.state(&user("carol"), &replica("laptop")).await.unwrap();
     assert_eq!(state.withheld_owners, [user("alice")]);
-    let answer = enough.store.push(hides(), at(101)).await.unwrap();
+    enough.apply("laptop", vec![grant(25, "a", "bob")]).await;
+    assert_eq!(shown(&enough, "bob").await.len(), 43, "with the grants to both");
+    // What narrows a view has memory enough.
+    let hides = batch("alice", "laptop", vec![revoke(26, "a", "bob")]);
+    let answer = little.store.push(hides, at(101)).await.unwrap();
     assert_eq!(outcome(answer.results.last().unwrap()), APPLIED, "{answer:?}");
     assert!(shown(&enough, "bob").await.is_empty());
 }

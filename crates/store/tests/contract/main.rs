@@ -4,6 +4,7 @@
 
 mod blobs;
 mod bounds;
+mod chunks;
 mod credentials;
 mod damage;
 mod deletions;

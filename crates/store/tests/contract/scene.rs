@@ -39,7 +39,8 @@ pub(crate) fn write_ids(entries: &[(&str, u64)]) -> WriteIds {
     entries.iter().map(|(name, value)| (replica(name), write_id(*value))).collect()
 }
 
-/// In an SQLite database of this name all transactions count as large.
+/// In an SQLite database of this name all transactions count as large, and what narrows views is
+/// written in chunks of an item.
 pub(crate) const ON_SNAPSHOTS: &str = "snapshots.sqlite";
 
 /// More than any test needs.
@@ -76,14 +77,19 @@ impl Scene {
         Self { store, database: None, clock: AtomicU64::new(0) }
     }
 
+    /// A store of a database that outlives it.
+    pub(crate) fn of(store: Arc<dyn MetadataStore>, database: String) -> Self {
+        Self { database: Some(database), ..Self::new(store) }
+    }
+
     pub(crate) async fn at(database: String) -> Self {
         let store: Arc<dyn MetadataStore> = if database.ends_with(ON_SNAPSHOTS) {
             let store = SqliteStore::open(database.as_ref(), at(0)).unwrap();
-            Arc::new(store.large_beyond(0))
+            Arc::new(store.large_beyond(0).in_chunks_of(0))
         } else {
             vfs_sync_store::open(&database, at(0)).await.unwrap()
         };
-        Self { store, database: Some(database), clock: AtomicU64::new(0) }
+        Self::of(store, database)
     }
 
     /// The same database in a store of its own, as after a restart.

@@ -246,7 +246,7 @@ async fn stage_content(scene: &Scene, who: &str, name: &str) {
 }
 
 /// Plays a history; gives how many steps it had: operations, changes of members, attaches.
-async fn play(scene: &Scene, seed: u64) -> u64 {
+pub(crate) async fn play(scene: &Scene, seed: u64) -> u64 {
     let mut dice = Dice::new(seed);
     let cast = Cast::of(seed);
     let mut next: BTreeMap<(&str, &str), u64> = BTreeMap::new();

@@ -61,6 +61,11 @@ impl Order {
         self.waiting.pop_first().map(|(_, items)| items).unwrap_or_default()
     }
 
+    /// Takes all items that were not visited yet.
+    pub(super) fn take_waiting(&mut self) -> impl Iterator<Item = ItemId> + use<> {
+        std::mem::take(&mut self.waiting).into_values().flatten()
+    }
+
     /// Numbers an item and all above it that have no number yet. Adds the items whose links upward
     /// are not loaded to `missing`; then it may number none.
     fn number(

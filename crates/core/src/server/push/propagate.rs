@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::order::Order;
+use super::rest::{Rest, chunk_items};
 use super::rows::{Addition, Awaited, Cause, Changes, Map, Needs, Rows, Set};
 use super::visibility::{Source, Views};
 use crate::access::{AccessLevel, Audience, PrincipalType};
@@ -41,6 +42,18 @@ pub struct FeedPropagation {
     /// The bytes of memory that the propagation takes, as an estimate, and may take.
     memory: usize,
     max_memory: usize,
+    /// The bytes of memory from which the rest of a change that narrows views is left to later chunks.
+    chunk: usize,
+    /// The bytes of memory of what the chunks before left.
+    waiting: usize,
+    /// Items that this chunk leaves to later ones.
+    left: BTreeSet<ItemId>,
+    /// Items that earlier chunks left: links to them were not looked at from above.
+    taken_up: BTreeSet<ItemId>,
+    /// The first items that have not been recomputed yet.
+    roots: BTreeSet<ItemId>,
+    /// True once an audience was recomputed.
+    visited: bool,
     /// Users whose access to anything may change.
     concerned: BTreeSet<UserId>,
     /// Items whose whole audience is loaded; for others, only the part of the users in `concerned`.
@@ -123,6 +136,14 @@ impl Bound {
 struct Planned {
     key: EntryKey,
     level: Option<AccessLevel>,
+    /// True if nothing is to be told unless the user no longer sees it.
+    only_if_gone: bool,
+}
+
+impl Planned {
+    const fn new(key: EntryKey) -> Self {
+        Self { key, level: None, only_if_gone: false }
+    }
 }
 
 /// The next step of a propagation.
@@ -255,6 +276,12 @@ impl FeedPropagation {
             weighed: Bound { kind: BoundKind::Widening, rows: 0, bytes: 0, steps: 0 },
             memory: 0,
             max_memory: usize::MAX,
+            chunk: usize::MAX,
+            waiting: 0,
+            left: BTreeSet::new(),
+            taken_up: BTreeSet::new(),
+            roots: BTreeSet::new(),
+            visited: false,
             concerned: BTreeSet::new(),
             whole: Set::default(),
             frontier: BTreeSet::new(),
@@ -296,6 +323,7 @@ impl FeedPropagation {
         let mut propagation = Self::of_push(rows, Views::default(), Changes::default(), now);
         propagation.started = true;
         propagation.concerned = users;
+        propagation.roots.clone_from(&items);
         propagation.frontier = items;
         propagation
     }
@@ -328,6 +356,23 @@ impl FeedPropagation {
     #[must_use]
     pub fn within_memory(mut self, bytes: usize) -> Self {
         self.max_memory = bytes;
+        self
+    }
+
+    /// Has a change that narrows views leave a [`Rest`] in its [`Changes`] once this many bytes of
+    /// memory are taken. Without this it is planned whole.
+    #[must_use]
+    pub fn in_chunks_of(mut self, bytes: usize) -> Self {
+        self.chunk = bytes;
+        self
+    }
+
+    /// Continues earlier chunks, whose consequences were `weighed`; what still waits takes `waiting`
+    /// bytes of memory.
+    pub(super) fn after_chunks(mut self, weighed: Bound, waiting: usize) -> Self {
+        self.weighed = Bound { steps: 0, ..weighed };
+        self.waiting = waiting;
+        self.taken_up.clone_from(&self.frontier);
         self
     }
 
@@ -369,6 +414,7 @@ impl FeedPropagation {
             }
             self.add_entries(&PresentInFeed::new());
             if self.plan.is_empty() {
+                self.changes.rest = self.rest();
                 return Step::Write(Box::new(self.changes));
             }
         }
@@ -391,6 +437,7 @@ impl FeedPropagation {
             self.start();
         }
         loop {
+            self.leave_rest();
             let needs = self.needs_of_frontier();
             if !needs.is_empty() {
                 return Some(needs);
@@ -408,6 +455,42 @@ impl FeedPropagation {
                 return None;
             }
         }
+    }
+
+    /// Leaves items to later chunks: all that still wait once this chunk is full, and otherwise those
+    /// that are more than it loads at one time. What shows anything leaves nothing, because it may
+    /// have to be refused whole.
+    fn leave_rest(&mut self) {
+        let is_whole = self.chunk == usize::MAX || self.bound.kind == BoundKind::All;
+        if is_whole || !self.visited || self.weighed.rows > 0 {
+            return;
+        }
+        if self.memory > self.chunk || self.weighed.steps > self.bound.steps / 10 {
+            self.left.append(&mut self.frontier);
+            self.left.extend(self.order.take_waiting());
+            return;
+        }
+        let most = chunk_items(self.chunk, self.concerned.len());
+        if let Some(first_left) = self.frontier.iter().nth(most).cloned() {
+            self.left.append(&mut self.frontier.split_off(&first_left));
+        }
+    }
+
+    /// Returns what is left to later chunks.
+    fn rest(&mut self) -> Option<Box<Rest>> {
+        if self.left.is_empty() {
+            return None;
+        }
+        // Below its first items, a change reaches nobody whose access to these does not change.
+        let users = if self.roots.is_disjoint(&self.left) {
+            let changed = self.changes.access.values().flat_map(BTreeMap::keys);
+            changed.cloned().collect()
+        } else {
+            self.concerned.clone()
+        };
+        let (realms, items) = (self.rows.realms.clone(), std::mem::take(&mut self.left));
+        let bounds = (self.bound, self.weighed);
+        Some(Box::new(Rest::new(users, realms, items, self.now, bounds, self.chunk)))
     }
 
     /// Returns the needs of the first round: the audiences of all touched items, and the members of
@@ -472,6 +555,7 @@ impl FeedPropagation {
                 _ => {}
             }
         }
+        self.roots.clone_from(&self.frontier);
     }
 
     fn needs_of_frontier(&self) -> Needs {
@@ -506,8 +590,10 @@ impl FeedPropagation {
     }
 
     fn recompute_all(&mut self, ids: BTreeSet<ItemId>) {
+        self.visited = true;
         for id in ids {
             self.note_awaited(&id);
+            self.left.remove(&id);
             let next = self.recompute(&id);
             if next != *self.audience(&id) {
                 self.weigh(&id, &next);
@@ -527,7 +613,7 @@ impl FeedPropagation {
     }
 
     const fn has_no_memory(&self) -> bool {
-        self.memory > self.max_memory
+        self.memory.saturating_add(self.waiting) > self.max_memory
     }
 
     fn is_too_much(&self) -> bool {
@@ -658,9 +744,7 @@ impl FeedPropagation {
                 return;
             }
             for user in readers {
-                plan.entry(user.clone())
-                    .or_default()
-                    .push(Planned { key: key.clone(), level: None });
+                plan.entry(user.clone()).or_default().push(Planned::new(key.clone()));
             }
         }
         for (id, changed) in &self.changes.access {
@@ -671,14 +755,17 @@ impl FeedPropagation {
                 let planned = keys.len();
                 let mut add = |key: EntryKey| {
                     if !self.views.has(&key) {
-                        keys.push(Planned { key, level: None });
+                        keys.push(Planned::new(key));
                     }
                 };
                 add(EntryKey::Item(id.clone()));
                 if self.toggled(id, user) {
                     let mut around = Vec::new();
-                    // A link whose child appeared or went too is found from there.
-                    let here = |child: &ItemId| child == id || !self.toggled(child, user);
+                    // A link whose child appeared or went too is found from there, and so is one
+                    // to a child that a later chunk looks at.
+                    let here = |child: &ItemId| {
+                        child == id || !(self.toggled(child, user) || self.left.contains(child))
+                    };
                     self.rows.keys_around(id, here, &mut around);
                     around.sort();
                     around.into_iter().for_each(&mut add);
@@ -693,7 +780,35 @@ impl FeedPropagation {
                 }
             }
         }
+        self.plan_links_above(&mut plan);
         self.plan = plan;
+    }
+
+    /// Plans the links to items that earlier chunks left, for users whose access to these stays: the
+    /// other end may have gone from their views.
+    fn plan_links_above(&mut self, plan: &mut BTreeMap<UserId, Vec<Planned>>) {
+        let mut count = 0;
+        for id in &self.taken_up {
+            for user in self.audience(id).keys() {
+                if !self.concerned.contains(user) || self.toggled(id, user) {
+                    continue;
+                }
+                for (parent, child) in self.rows.links_above(id) {
+                    // One whose other end goes in this chunk is found from there.
+                    let is_found = self.toggled(parent, user)
+                        || !self.rows.is_shortcut(parent, child)
+                            && self.level(parent, user).is_some();
+                    if !is_found {
+                        let (parent, child) = (parent.clone(), child.clone());
+                        let key = EntryKey::Link { parent, child };
+                        let planned = Planned { only_if_gone: true, ..Planned::new(key) };
+                        plan.entry(user.clone()).or_default().push(planned);
+                        count += 1;
+                    }
+                }
+            }
+        }
+        self.memory = self.memory.saturating_add(count * PLANNED_BYTES);
     }
 
     /// Returns the rows that tell who sees the other ends of shortcuts, to be read under the
@@ -777,12 +892,13 @@ impl FeedPropagation {
             && let Some((user, mut planned)) = self.plan.pop_first()
         {
             let mut gone = Vec::new();
-            for Planned { key, level } in &mut planned {
+            for Planned { key, level, .. } in &mut planned {
                 *level = self.sees(key, &user);
                 if level.is_none() && !self.is_own(key, &user) {
                     gone.push(key.to_bytes());
                 }
             }
+            planned.retain(|one| one.level.is_none() || !one.only_if_gone);
             keys += planned.len();
             if !gone.is_empty() {
                 // A database reads adjacent keys faster together.
@@ -800,7 +916,7 @@ impl FeedPropagation {
         for (user, planned) in std::mem::take(&mut self.looked_up) {
             let (user, present) = (&user, present.get(&user));
             let mut entries = Vec::with_capacity(planned.len());
-            for Planned { key, level } in &planned {
+            for Planned { key, level, .. } in &planned {
                 let change = match level {
                     Some(level) => self.rows.present(key, *level),
                     None => {

@@ -9,6 +9,7 @@ pub use foldhash::{HashMap as Map, HashSet as Set};
 use serde::{Deserialize, Serialize};
 
 use super::quota::{MetadataUsage, UsageChange};
+use super::rest::Rest;
 use crate::access::{AccessLevel, Audience, Principal};
 use crate::content::Attachment;
 use crate::cursor::{Cursor, Epoch, Position};
@@ -457,6 +458,8 @@ pub struct Changes {
     pub access: BTreeMap<ItemId, BTreeMap<UserId, Option<AccessLevel>>>,
     /// The entries for each user's feed, in this order.
     pub feed: BTreeMap<UserId, Vec<Addition>>,
+    /// The rest of the change, decided and written after these in the same transaction.
+    pub rest: Option<Box<Rest>>,
 }
 
 /// An entry for the end of a feed, which replaces the row with the same key.

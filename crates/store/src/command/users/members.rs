@@ -67,7 +67,8 @@ impl Decides for SetBlock {
             return Ok(((), None));
         }
         let regranted =
-            FeedPropagation::of_grants(BTreeSet::from([user.clone()]), items, rows, *now);
+            FeedPropagation::of_grants(BTreeSet::from([user.clone()]), items, rows, *now)
+                .in_chunks_of(tx.plan_memory().chunk);
         Ok(((), Some(propagate(tx, regranted, *now).await?)))
     }
 }
@@ -118,6 +119,7 @@ async fn regrant<T: Topics>(
     }
     let mut rows = Rows::default();
     tx.lock_realms(None, &items, &mut rows).await?;
-    let regranted = FeedPropagation::of_grants(users, items, rows, now);
+    let regranted =
+        FeedPropagation::of_grants(users, items, rows, now).in_chunks_of(tx.plan_memory().chunk);
     Ok(Some(propagate(tx, regranted, now).await?))
 }

@@ -10,6 +10,7 @@ use vfs_sync_core::server::push::{Head, MetadataUsage, Rows, Tail};
 use vfs_sync_core::time::Timestamp;
 
 use super::{feeds, registers};
+use crate::backend::plan_memory::PlanMemory;
 use crate::backend::served::Served;
 use crate::encoding;
 use crate::error::{Result, StoreError};
@@ -25,7 +26,7 @@ impl Locks for PostgresTransaction<'_> {
         self.served
     }
 
-    fn plan_memory(&self) -> usize {
+    fn plan_memory(&self) -> PlanMemory {
         self.plan_memory
     }
 

@@ -9,13 +9,14 @@ use vfs_sync_core::server::push::{Head, Rows};
 use vfs_sync_core::time::Timestamp;
 
 use super::{feeds, members};
+use crate::backend::plan_memory::PlanMemory;
 use crate::error::Result;
 use crate::sqlite::conflicts::Lock;
 use crate::sqlite::transaction::SqliteTransaction;
 use crate::topics::{Feeds as _, Locks, Replicas as _};
 
 impl Locks for SqliteTransaction<'_> {
-    fn plan_memory(&self) -> usize {
+    fn plan_memory(&self) -> PlanMemory {
         self.plan_memory
     }
 
