@@ -27,6 +27,8 @@ use crate::moves::Observers;
 /// many take some 100 ms, which bounds the wait of a small job behind a large group. A job that
 /// turns out to load many rows weighs more.
 const GROUP_WEIGHT: usize = 4_000;
+/// The weight of a job beside its operations: it is found, begun and answered.
+const JOB_WEIGHT: usize = 8;
 /// The rows that a job loads for a weight of one.
 const ROWS_PER_WEIGHT: usize = 2;
 
@@ -390,6 +392,7 @@ fn group(
         if !alone {
             execute(connection, "SAVEPOINT job")?;
         }
+        let begun = Instant::now();
         let Outcome { went_well, loaded, answer } = run(connection, history);
         answers.push(answer);
         if connection.is_autocommit() {
@@ -408,11 +411,11 @@ fn group(
                 execute(connection, "RELEASE job")?;
             }
         }
-        let weight = weight.max(loaded / ROWS_PER_WEIGHT).max(1);
+        let weight = weight.max(loaded / ROWS_PER_WEIGHT).saturating_add(JOB_WEIGHT);
         group_weight += weight;
         let Some(jobs) = waiting else { break };
         // Large jobs have turns of their own: what one costs its user here is bounded.
-        jobs.charge(weight.min(GROUP_WEIGHT));
+        jobs.charge(weight.min(GROUP_WEIGHT), begun.elapsed());
         // A large job does not join those that are before it: they would wait for it.
         next = (group_weight < GROUP_WEIGHT)
             .then(|| jobs.next_if(|job| job.weight < GROUP_WEIGHT))
