@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use vfs_sync_core::id::BlobId;
 
 use crate::barrier::Barrier;
@@ -18,6 +19,10 @@ use crate::{BlobError, BlobOperation, Object, ObjectBlobs, PutError, Stored, Upl
 const LOCK_WAIT: Duration = Duration::from_secs(8);
 /// The interval at which to check whether the previous writer has gone.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// The turn of one part of a large upload after the other: many at once would keep the processors and
+/// the disk from all other work, and are no faster.
+static PARTS: Semaphore = Semaphore::const_new(1);
 
 fn persist(error: io::Error) -> BlobError {
     BlobError::io(BlobOperation::Persist, &error)
@@ -293,8 +298,11 @@ impl FileUpload {
     /// Writes bytes; the `last` ones are the file's end, and all before them is durable with them.
     async fn write_at(&self, start: u64, bytes: Bytes, last: bool) -> Result<(), BlobError> {
         let file = self.file()?;
+        // Never closed, so nobody fails here.
+        let turn = PARTS.acquire().await;
         let write = blocking(move || {
             use io::Write as _;
+            let _turn = turn;
             let mut file = at(&file, start)?;
             file.write_all(&bytes)?;
             if !last {

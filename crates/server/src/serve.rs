@@ -213,6 +213,8 @@ async fn connection(
             let version = request.version();
             let answer = router.clone().oneshot(request);
             async move {
+                // A connection on which many requests wait takes turns with all others.
+                tokio::task::yield_now().await;
                 let answer = answer.await?;
                 let place = Some((&connection, busy));
                 Ok::<_, std::convert::Infallible>(answer::hold(answer, version, place))

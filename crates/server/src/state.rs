@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use vfs_sync_blobs::BlobStore;
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::time::Timestamp;
@@ -49,6 +49,8 @@ pub(crate) struct Inner {
     memory: Shares,
     requests: Shares,
     large_uploads: Shares,
+    /// The turns in which bytes of uploads are hashed: they leave a processor to other requests.
+    pub(crate) upload_turns: Semaphore,
 }
 
 impl std::ops::Deref for App {
@@ -74,6 +76,7 @@ impl App {
         let requests = shares("requests", config.max_requests, config.max_user_requests);
         let (all, of_user) = (config.max_large_uploads, config.max_user_large_uploads);
         let large_uploads = shares("large_uploads", all, of_user);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let store: Arc<dyn MetadataStore> = Arc::new(FairStore::new(store));
         let live = Arc::new(Live::new(&config, environment.unique() as u64));
         let observer: Weak<dyn HeadObserver> = Arc::downgrade(&live) as _;
@@ -95,6 +98,7 @@ impl App {
             memory,
             requests,
             large_uploads,
+            upload_turns: Semaphore::new(cores.saturating_sub(1).max(1)),
         }))
     }
 

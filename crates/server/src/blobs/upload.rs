@@ -36,6 +36,8 @@ const PARTS_IN_FLIGHT: usize = 2;
 const TOLD_EVERY: u64 = 32 * 1024 * 1024;
 /// The number of bytes that are counted ahead where nobody knows how many will come.
 const COUNTED_AHEAD: u64 = 32 * 1024 * 1024;
+/// The number of bytes after which other requests have their turn: hashing them takes a millisecond.
+const TURN: usize = 256 * 1024;
 /// The interval at which an upload that waits for bytes checks its lease.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
@@ -255,6 +257,7 @@ impl UploadWriter {
         // Chunks come in thousands: the timer is set again only when it ends.
         let mut alarm = std::pin::pin!(tokio::time::sleep(HEARTBEAT));
         let mut next_look = alarm.deadline();
+        let mut since_turn = 0_usize;
         loop {
             let chunk = tokio::select! {
                 biased;
@@ -273,7 +276,12 @@ impl UploadWriter {
                 None => return Ok(()),
                 Some(Ok(chunk)) => {
                     seen(&chunk);
+                    since_turn += chunk.len();
                     self.push(chunk).await?;
+                    if since_turn >= TURN {
+                        since_turn = 0;
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Some(Err(error)) => return Err(crate::error::broken_source(&error)),
             }
@@ -315,7 +323,9 @@ impl UploadWriter {
             return Err(too_large(max));
         }
         self.make_room(chunk.len()).await?;
+        let turn = self.app.upload_turns.acquire().await;
         self.hash.update(&chunk);
+        drop(turn);
         self.size = after;
         while !chunk.is_empty() {
             let size = self.app.blobs.part_size(self.parts);

@@ -34,6 +34,7 @@ mod storage;
 mod sync;
 mod telemetry;
 mod trash;
+mod turns;
 mod tus;
 #[cfg(unix)]
 mod tus_browser;
