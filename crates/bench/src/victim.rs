@@ -23,11 +23,11 @@ const DEEDS: [&str; 4] = ["push", "pull", "small upload", "large download"];
 const SMALL: usize = 4 << 10;
 const LARGE: usize = 16 << 20;
 /// The rounds that are measured without an attack, before each attack.
-const ALONE: usize = 40;
+const ALONE: usize = 30;
 /// The time for which an attack goes on before its victim is measured.
 const RAMP: Duration = Duration::from_secs(2);
 /// The time after which a measurement ends, however few rounds it had.
-const PATIENCE: Duration = Duration::from_secs(25);
+const PATIENCE: Duration = Duration::from_secs(16);
 
 /// A user who goes on with ordinary work: a change, a look at the feed, a small and a large content.
 pub(crate) struct Victim {

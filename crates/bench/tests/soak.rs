@@ -13,10 +13,11 @@ const SIZE: &str = "10";
 #[test]
 #[ignore = "takes the time that VFS_SYNC_TEST_SOAK names, and two processors"]
 fn the_server_does_not_grow_and_no_victim_fails_under_all_attacks_at_once() {
-    let Ok(length) = std::env::var(LENGTH) else {
-        println!("skipped: {LENGTH} is not set");
+    let length = std::env::var(LENGTH).unwrap_or_default();
+    if matches!(&*length, "" | "0") {
+        println!("skipped: {LENGTH} names no time");
         return;
-    };
+    }
     let bench = Path::new(env!("CARGO_BIN_EXE_vfs-sync-bench"));
     let server = bench.with_file_name("vfs-sync");
     assert!(server.exists(), "{} is missing: cargo build --workspace", server.display());
