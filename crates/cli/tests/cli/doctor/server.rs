@@ -115,7 +115,7 @@ fn each_situation_of_a_server_is_found_with_its_entry_and_next_step_as_the_page_
 }
 
 #[test]
-fn an_interrupted_or_wrong_call_says_so() {
+fn a_wrong_call_says_so_and_a_check_is_explained() {
     let scene = Scene::offline();
     scene.run(["admin", "doctor"]).expect(2).says("--data");
     scene.run(["admin", "doctor", "--data", "nowhere"]).expect(2).says("not a directory");
