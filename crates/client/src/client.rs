@@ -80,7 +80,7 @@ pub struct SyncClient {
 }
 
 pub(crate) struct Inner {
-    pub(crate) store: Mutex<Box<dyn ReplicaStore>>,
+    pub(crate) store: Mutex<ReplicaStore>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) config: ClientConfig,
     /// The device as requests describe it.
@@ -110,7 +110,7 @@ pub(crate) struct Inner {
 
 impl SyncClient {
     pub(crate) fn over(
-        mut store: Box<dyn ReplicaStore>,
+        mut store: ReplicaStore,
         cache: Arc<Cache>,
         transport: Arc<dyn Transport>,
         config: ClientConfig,
@@ -249,7 +249,7 @@ impl SyncClient {
         })
     }
 
-    pub(crate) fn store(&self) -> MutexGuard<'_, Box<dyn ReplicaStore>> {
+    pub(crate) fn store(&self) -> MutexGuard<'_, ReplicaStore> {
         lock(&self.inner.store)
     }
 }

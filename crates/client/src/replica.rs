@@ -1,4 +1,4 @@
-//! The durable replica: one trait of whole transactions, and its back ends.
+//! The durable replica: whole transactions over the rows of one of two back ends.
 
 pub(crate) mod directory;
 mod edits;
@@ -15,6 +15,7 @@ mod sqlite;
 mod store;
 mod view;
 
+pub(crate) use engine::ReplicaStore;
 pub(crate) use engine::report::Reports;
 pub(crate) use memory::memory_store;
 #[cfg(not(target_family = "wasm"))]

@@ -23,7 +23,7 @@ pub(super) struct Checks {
 }
 
 impl Checks {
-    fn level<R: Rows>(&mut self, view: &mut View<'_, R>, id: &ItemId) -> Result<AccessLevel> {
+    fn level(&mut self, view: &mut View<'_>, id: &ItemId) -> Result<AccessLevel> {
         if let Some(level) = self.live.get(id) {
             return Ok(*level);
         }
@@ -34,12 +34,7 @@ impl Checks {
 
     /// Checks that an item is visible and that the reader has the level `needs`. The server decides
     /// cases that the replica cannot know.
-    fn allowed<R: Rows>(
-        &mut self,
-        view: &mut View<'_, R>,
-        item: &ItemId,
-        needs: AccessLevel,
-    ) -> Result<()> {
+    fn allowed(&mut self, view: &mut View<'_>, item: &ItemId, needs: AccessLevel) -> Result<()> {
         let has = self.level(view, item)?;
         if has >= needs {
             return Ok(());
@@ -48,9 +43,9 @@ impl Checks {
     }
 
     /// Checks that the tree permits `action`.
-    pub(super) fn edit<R: Rows>(
+    pub(super) fn edit(
         &mut self,
-        view: &mut View<'_, R>,
+        view: &mut View<'_>,
         item: &ItemId,
         action: &Action,
     ) -> Result<()> {
@@ -110,11 +105,7 @@ impl Checks {
 
     /// Returns the level that deleting an item needs: `write` if the user may write all its
     /// containers in its tree, as if nothing were deleted; else `admin`.
-    fn needed_to_delete<R: Rows>(
-        &mut self,
-        view: &mut View<'_, R>,
-        item: &ItemId,
-    ) -> Result<AccessLevel> {
+    fn needed_to_delete(&mut self, view: &mut View<'_>, item: &ItemId) -> Result<AccessLevel> {
         let owner = view.owner(item)?;
         let mut needs = AccessLevel::Admin;
         for parent in view.all_parents(item)? {
@@ -134,12 +125,7 @@ impl Checks {
         Ok(needs)
     }
 
-    fn upsert<R: Rows>(
-        &mut self,
-        view: &mut View<'_, R>,
-        item: &ItemId,
-        upsert: &Upsert,
-    ) -> Result<()> {
+    fn upsert(&mut self, view: &mut View<'_>, item: &ItemId, upsert: &Upsert) -> Result<()> {
         let before = view.node(item)?;
         let mut level = AccessLevel::Admin;
         match &before {
@@ -186,7 +172,7 @@ fn names(principal: &Principal, user: &UserId) -> bool {
 }
 
 /// Returns true if an item is under a container of `owner`.
-fn is_in<R: Rows>(view: &mut View<'_, R>, item: &ItemId, owner: &Option<UserId>) -> Result<bool> {
+fn is_in(view: &mut View<'_>, item: &ItemId, owner: &Option<UserId>) -> Result<bool> {
     for parent in view.all_parents(item)? {
         if view.owner(&parent)? == *owner {
             return Ok(true);
@@ -197,7 +183,7 @@ fn is_in<R: Rows>(view: &mut View<'_, R>, item: &ItemId, owner: &Option<UserId>)
 
 /// Walks up from `parent`; finding `child` there means that the link would close a cycle. The walk
 /// passes through no shortcut.
-fn check_cycle<R: Rows>(view: &mut View<'_, R>, child: &ItemId, parent: &ItemId) -> Result<()> {
+fn check_cycle(view: &mut View<'_>, child: &ItemId, parent: &ItemId) -> Result<()> {
     let owner = view.owner(child)?;
     let mut seen = HashSet::new();
     let mut above = vec![parent.clone()];
@@ -248,8 +234,8 @@ pub(super) fn make_operation(
 
 /// Queues an edit for a new content, unless the queue has one for the item: like any edit, it
 /// brings back an item that somebody deletes at the same time.
-pub(super) fn touch<R: Rows>(
-    rows: &mut R,
+pub(super) fn touch(
+    rows: &mut dyn Rows,
     meta: &mut Meta,
     op_id: OpId,
     item: &ItemId,

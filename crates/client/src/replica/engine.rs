@@ -27,9 +27,7 @@ use vfs_sync_core::wire::ReconcileState;
 use vfs_sync_core::wire::telemetry::Report;
 
 use super::rows::{ItemRow, Result, Rows};
-use super::store::{
-    Counts, Meta, NewEdits, NewTimes, Offering, Rebuilt, ReplicaStore, Slot, Upload,
-};
+use super::store::{Counts, Meta, NewEdits, NewTimes, Offering, Rebuilt, Slot, Upload};
 use super::view::{Seen, View};
 use crate::api::Query;
 use crate::api::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp, Trashed, step};
@@ -43,9 +41,10 @@ use report::{Reports, Touched};
 /// The greatest number of steps in the path of a deleted item.
 const MAX_STEPS: usize = 1_024;
 
-/// A replica over the rows of a back end.
-pub(super) struct Engine<R> {
-    rows: R,
+/// The durable state of a replica, over the rows of a back end. Each call is one transaction: all of
+/// it happens, durably, or none.
+pub(crate) struct ReplicaStore {
+    rows: Box<dyn Rows>,
     meta: Meta,
     /// Items of other users that became visible at the top in the pages of an unfinished pull.
     arrived: Vec<ItemId>,
@@ -60,11 +59,11 @@ pub(super) struct Engine<R> {
     touched: Option<Touched>,
 }
 
-impl<R: Rows> Engine<R> {
-    pub(super) fn new(rows: R, meta: Meta) -> Self {
+impl ReplicaStore {
+    pub(super) fn new(rows: impl Rows + 'static, meta: Meta) -> Self {
         let (seen, building) = Default::default();
         Self {
-            rows,
+            rows: Box::new(rows),
             meta,
             arrived: Vec::new(),
             seen,
@@ -76,7 +75,10 @@ impl<R: Rows> Engine<R> {
     }
 
     /// Runs `work` as one transaction, which is durable when the call returns.
-    fn transaction<T>(&mut self, work: impl FnOnce(&mut R, &mut Meta) -> Result<T>) -> Result<T> {
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Rows, &mut Meta) -> Result<T>,
+    ) -> Result<T> {
         self.transaction_on(true, work)
     }
 
@@ -85,18 +87,18 @@ impl<R: Rows> Engine<R> {
     fn transaction_on<T>(
         &mut self,
         at_once: bool,
-        work: impl FnOnce(&mut R, &mut Meta) -> Result<T>,
+        work: impl FnOnce(&mut dyn Rows, &mut Meta) -> Result<T>,
     ) -> Result<T> {
         self.seen = Seen::default();
         let touched = self.touched.take();
         let drops_index = matches!(touched, Some(Touched::All));
         self.rows.begin(at_once)?;
         let mut meta = self.meta.clone();
-        let done = work(&mut self.rows, &mut meta).and_then(|value| {
+        let done = work(&mut *self.rows, &mut meta).and_then(|value| {
             match &touched {
                 None => {}
                 Some(Touched::All) => self.rows.clear_found()?,
-                Some(Touched::Items(ids)) => found::refresh(&mut self.rows, &meta, ids)?,
+                Some(Touched::Items(ids)) => found::refresh(&mut *self.rows, &meta, ids)?,
             }
             self.rows.commit(&self.meta, &meta).map(|()| value)
         });
@@ -117,25 +119,25 @@ impl<R: Rows> Engine<R> {
 
     /// Reads the current slot. Facts found about containers are kept until something changes: in a
     /// deep chain of queued creations, finding an item's tree takes a walk to the top.
-    fn read<T>(&mut self, work: impl FnOnce(&mut View<'_, R>) -> Result<T>) -> Result<T> {
+    fn read<T>(&mut self, work: impl FnOnce(&mut View<'_>) -> Result<T>) -> Result<T> {
         let seen = std::mem::take(&mut self.seen);
-        let mut view = View::after(&mut self.rows, &self.meta.user, Slot::Current, seen);
+        let mut view = View::after(&mut *self.rows, &self.meta.user, Slot::Current, seen);
         let done = work(&mut view);
         self.seen = view.into_seen();
         done
     }
-}
 
-impl<R: Rows> ReplicaStore for Engine<R> {
-    fn meta(&self) -> &Meta {
+    pub(crate) fn meta(&self) -> &Meta {
         &self.meta
     }
 
-    fn report_to(&mut self, reports: Reports) {
+    /// Reports what later transactions change.
+    pub(crate) fn report_to(&mut self, reports: Reports) {
         self.reports = Some(reports);
     }
 
-    fn apply_page(
+    /// Applies a checked page to a slot. Returns the visible changes, if `events` is set.
+    pub(crate) fn apply_page(
         &mut self,
         slot: Slot,
         page: PageCommit,
@@ -170,25 +172,30 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         Ok(events)
     }
 
-    fn enqueue(&mut self, edits: NewEdits, now: Timestamp) -> Result<()> {
+    /// Checks edits against the visible tree and queues them.
+    pub(crate) fn enqueue(&mut self, edits: NewEdits, now: Timestamp) -> Result<()> {
         let before = self.before(true, |_| Ok(report::of_edits(&edits)))?;
         self.transaction(|rows, meta| queue::enqueue(rows, meta, edits, now))?;
         self.report(before);
         Ok(())
     }
 
-    fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>> {
+    /// Returns the first operations to push, each with the size of its JSON.
+    pub(crate) fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>> {
         self.rows.pending(at_most)
     }
 
-    fn release_moves(&mut self, now: Timestamp) -> Result<bool> {
+    /// Queues the deletions of the moves whose copies the server has, with all contents. Returns
+    /// whether there were any.
+    pub(crate) fn release_moves(&mut self, now: Timestamp) -> Result<bool> {
         if self.rows.held_moves()?.is_empty() {
             return Ok(false);
         }
         self.transaction(|rows, meta| moves::release(rows, meta, now))
     }
 
-    fn give_up_move(&mut self, item: &ItemId) -> Result<Vec<ChangeEvent>> {
+    /// Withdraws the move that still waits to delete `item`, if there is one. Returns what stays.
+    pub(crate) fn give_up_move(&mut self, item: &ItemId) -> Result<Vec<ChangeEvent>> {
         self.reported(
             true,
             |rows| report::of_held(rows, item),
@@ -196,12 +203,16 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         )
     }
 
-    fn rebase(&mut self) -> Result<Option<(WriteId, NewTimes)>> {
-        let (pending, times) = as_new(&mut self.rows, |_| true)?;
+    /// Returns the first pending write id, and the times that operations get with other write ids,
+    /// if the server lacks the first one under the present one; `None` if nothing is pending.
+    pub(crate) fn rebase(&mut self) -> Result<Option<(WriteId, NewTimes)>> {
+        let (pending, times) = as_new(&mut *self.rows, |_| true)?;
         Ok(pending.first().map(|one| (one.operation.write_id, times)))
     }
 
-    fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>> {
+    /// Applies the results of a push. Returns events about operations that were superseded or
+    /// rejected.
+    pub(crate) fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>> {
         self.reported(
             false,
             |rows| report::of_flush(rows, commit),
@@ -209,59 +220,67 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         )
     }
 
-    fn set_reconciled(&mut self, state: ReconcileState) -> Result<()> {
+    pub(crate) fn set_reconciled(&mut self, state: ReconcileState) -> Result<()> {
         self.transaction(|_, meta| {
             meta.reconciled = Some(Arc::new(state));
             Ok(())
         })
     }
 
-    fn set_stopped(&mut self, reason: Option<StopReason>) -> Result<()> {
+    pub(crate) fn set_stopped(&mut self, reason: Option<StopReason>) -> Result<()> {
         self.transaction(|_, meta| {
             meta.stopped = reason.map(Arc::new);
             Ok(())
         })
     }
 
-    fn note_report(&mut self, report: Report) -> Result<()> {
+    /// Keeps a report; beyond `MAX_REPORTS` the oldest is dropped.
+    pub(crate) fn note_report(&mut self, report: Report) -> Result<()> {
         self.transaction(|_, meta| {
             meta.note_report(report);
             Ok(())
         })
     }
 
-    fn set_failing(&mut self, failing: Option<Failing>) -> Result<()> {
+    pub(crate) fn set_failing(&mut self, failing: Option<Failing>) -> Result<()> {
         self.transaction_on(false, |_, meta| {
             meta.failing = failing.map(Arc::new);
             Ok(())
         })
     }
 
-    fn forget_reports(&mut self, ids: &[OpId]) -> Result<()> {
+    /// Removes reports that the server has taken.
+    pub(crate) fn forget_reports(&mut self, ids: &[OpId]) -> Result<()> {
         self.transaction(|_, meta| {
             Arc::make_mut(&mut meta.reports).retain(|report| !ids.contains(&report.report_id));
             Ok(())
         })
     }
 
-    fn queued_uploads(&mut self, at_most: usize) -> Result<Vec<Upload>> {
+    /// Lists at most `at_most` contents that are still to be uploaded, in order, whether their items
+    /// have operations to push or not.
+    pub(crate) fn queued_uploads(&mut self, at_most: usize) -> Result<Vec<Upload>> {
         self.rows.queued_uploads(at_most)
     }
 
-    fn integrity(&mut self) -> Result<Vec<String>> {
+    /// Checks the file of the replica; returns the problems found in it, a few at most.
+    pub(crate) fn integrity(&mut self) -> Result<Vec<String>> {
         self.rows.integrity()
     }
 
-    fn verify_rows(&mut self) -> Result<u64> {
+    /// Reads every row; returns their number.
+    pub(crate) fn verify_rows(&mut self) -> Result<u64> {
         self.rows.verify()
     }
 
-    fn begin_rebuild(&mut self) -> Result<()> {
+    /// Empties the building slot.
+    pub(crate) fn begin_rebuild(&mut self) -> Result<()> {
         self.building = Default::default();
         self.transaction(|rows, _| rows.clear(Slot::Building))
     }
 
-    fn swap(&mut self, rebuilt: Rebuilt, with: &Offering<'_>) -> Result<Offered> {
+    /// Makes the building slot the current one, and queues the changes that the server lost.
+    pub(crate) fn swap(&mut self, rebuilt: Rebuilt, with: &Offering<'_>) -> Result<Offered> {
         self.arrived.clear();
         let (trail, _) = std::mem::take(&mut self.building);
         self.reported(
@@ -271,12 +290,15 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         )
     }
 
-    fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, Lost)>> {
+    /// Lists the changes that a server lost and that could not be offered again, after the number
+    /// `after`; each with its number.
+    pub(crate) fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, Lost)>> {
         let rows = self.rows.lost(after, at_most)?;
         Ok(rows.into_iter().map(|row| (row.seq, row.lost)).collect())
     }
 
-    fn discard_lost(&mut self, numbers: &[i64]) -> Result<()> {
+    /// Removes entries from the list of lost changes.
+    pub(crate) fn discard_lost(&mut self, numbers: &[i64]) -> Result<()> {
         self.transaction(|rows, _| {
             for number in numbers {
                 let row = rows.lost(number - 1, 1)?.pop().filter(|row| row.seq == *number);
@@ -290,11 +312,13 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         })
     }
 
-    fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>> {
+    /// Lists contents to upload whose items have no operation left to push, in order, after
+    /// `after`.
+    pub(crate) fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>> {
         self.rows.uploads(after, at_most)
     }
 
-    fn put_uploads(&mut self, uploads: &[Upload]) -> Result<()> {
+    pub(crate) fn put_uploads(&mut self, uploads: &[Upload]) -> Result<()> {
         self.reported(
             false,
             |rows| report::of_uploads(rows, uploads),
@@ -302,7 +326,10 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         )
     }
 
-    fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<Vec<ChangeEvent>> {
+    /// Writes uploads that were sent, as [`Self::put_uploads`] does. If an upload has another id
+    /// now, or was rejected, later contents of its item then expect the new id, or the content
+    /// before it. Returns events about originals that stay because their copy was rejected.
+    pub(crate) fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<Vec<ChangeEvent>> {
         self.reported(
             false,
             |rows| report::of_uploads(rows, uploads),
@@ -310,11 +337,14 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         )
     }
 
-    fn remove_upload(&mut self, seq: i64) -> Result<()> {
+    pub(crate) fn remove_upload(&mut self, seq: i64) -> Result<()> {
         self.transaction(|rows, _| rows.remove_upload(seq))
     }
 
-    fn copy_aside(
+    /// Keeps a content whose item got another one before it, as the content of a new item beside
+    /// the original. `device` and the content's day are part of the new item's name. Returns the
+    /// resulting events; none if the same bytes exist already.
+    pub(crate) fn copy_aside(
         &mut self,
         upload: Upload,
         op_id: OpId,
@@ -330,38 +360,45 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         )
     }
 
-    fn rejected_uploads(&mut self) -> Result<Vec<Upload>> {
+    pub(crate) fn rejected_uploads(&mut self) -> Result<Vec<Upload>> {
         self.rows.rejected_uploads()
     }
 
-    fn forgettable(&mut self, at_most: usize) -> Result<Vec<BlobId>> {
+    /// Returns contents that were removed with their items or replaced by others: their bytes are
+    /// to leave the cache, followed by [`Self::forgot`].
+    pub(crate) fn forgettable(&mut self, at_most: usize) -> Result<Vec<BlobId>> {
         if self.rows.forgotten(1)?.is_empty() {
             return Ok(Vec::new());
         }
         self.transaction(|rows, _| uploads::forgettable(rows, at_most))
     }
 
-    fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()> {
+    /// Marks the bytes of a removed item as no longer needed.
+    pub(crate) fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()> {
         self.transaction(|rows, _| rows.forget(item, blob_id))
     }
 
-    fn forgot(&mut self, blobs: &[BlobId]) -> Result<()> {
+    pub(crate) fn forgot(&mut self, blobs: &[BlobId]) -> Result<()> {
         self.transaction(|rows, _| blobs.iter().try_for_each(|id| rows.remove_forgotten(id)))
     }
 
-    fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>> {
+    /// Returns the contents that may exist only on this device: to be uploaded, rejected, or
+    /// attached but not shown by the feed yet (a server restored in between has lost those).
+    pub(crate) fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>> {
         self.rows.blobs_to_keep()
     }
 
-    fn find(&mut self, query: &Query) -> Result<Vec<Node>> {
+    /// Returns a page of the shown items that a query finds.
+    pub(crate) fn find(&mut self, query: &Query) -> Result<Vec<Node>> {
         self.found(query)
     }
 
-    fn node(&mut self, id: &ItemId) -> Result<Option<Node>> {
+    pub(crate) fn node(&mut self, id: &ItemId) -> Result<Option<Node>> {
         self.read(|view| view.node(id))
     }
 
-    fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>> {
+    /// Returns the children of `parent`; `None` for the top of the user's own tree.
+    pub(crate) fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>> {
         if let Some(parent) = parent {
             return self.read(|view| {
                 view.node(parent)?.ok_or_else(|| ClientError::UnknownItem(parent.clone()))?;
@@ -372,7 +409,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.tops_of(&user)
     }
 
-    fn tops_of(&mut self, owner: &UserId) -> Result<Vec<Node>> {
+    /// Returns the items of `owner` that have no visible container of that owner.
+    pub(crate) fn tops_of(&mut self, owner: &UserId) -> Result<Vec<Node>> {
         let tops = self.rows.tops()?;
         self.read(|view| {
             let mut nodes = Vec::new();
@@ -385,7 +423,8 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         })
     }
 
-    fn other_owners(&mut self) -> Result<BTreeSet<UserId>> {
+    /// Returns the other users who own visible items.
+    pub(crate) fn other_owners(&mut self) -> Result<BTreeSet<UserId>> {
         let tops = self.rows.tops()?;
         let user = self.meta.user.clone();
         self.read(|view| {
@@ -403,15 +442,16 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         })
     }
 
-    fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>> {
+    pub(crate) fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>> {
         self.read(|view| view.parents(id))
     }
 
-    fn grants(&mut self, id: &ItemId) -> Result<Vec<Grant>> {
+    pub(crate) fn grants(&mut self, id: &ItemId) -> Result<Vec<Grant>> {
         self.read(|view| view.grants(id))
     }
 
-    fn granted_items(&mut self) -> Result<BTreeSet<ItemId>> {
+    /// Returns the items that may have grants, by id.
+    pub(crate) fn granted_items(&mut self) -> Result<BTreeSet<ItemId>> {
         let confirmed = self.rows.all_grants()?.into_iter().map(|row| row.item);
         let mut items: BTreeSet<ItemId> = confirmed.collect();
         for one in self.rows.queue(usize::MAX)? {
@@ -422,7 +462,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         Ok(items)
     }
 
-    fn changed_containers(
+    pub(crate) fn changed_containers(
         &mut self,
         after: Option<&Cursor>,
         limit: usize,
@@ -430,15 +470,17 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.rows.changed_containers(after, limit)
     }
 
-    fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>> {
+    pub(crate) fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>> {
         self.rows.queue(limit)
     }
 
-    fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>> {
+    pub(crate) fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>> {
         self.rows.rejected(limit)
     }
 
-    fn deleted_here(&mut self, limit: usize) -> Result<Vec<Trashed>> {
+    /// Returns the confirmed items whose deletion is queued or held, the newest first, at most
+    /// `limit`.
+    pub(crate) fn deleted_here(&mut self, limit: usize) -> Result<Vec<Trashed>> {
         let mut found: Vec<Trashed> = Vec::new();
         let user = self.meta.user.clone();
         let queue = self.rows.queue(usize::MAX)?;
@@ -487,7 +529,9 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         Ok(found)
     }
 
-    fn settle_rejected(
+    /// Takes an operation from the rejected list and, if `again` is given, queues it under that id. A move
+    /// that waits to delete its item is withdrawn: returns what stays.
+    pub(crate) fn settle_rejected(
         &mut self,
         op_id: &OpId,
         again: Option<OpId>,
@@ -500,15 +544,17 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         )
     }
 
-    fn counts(&mut self) -> Result<Counts> {
+    pub(crate) fn counts(&mut self) -> Result<Counts> {
         self.rows.counts()
     }
 
-    fn directories(&mut self) -> Result<Vec<DirectoryRecord>> {
+    pub(crate) fn directories(&mut self) -> Result<Vec<DirectoryRecord>> {
         self.rows.directories()
     }
 
-    fn put_directory(
+    /// Writes a directory's record, a new one if its id is 0; removes the least recently used ones
+    /// beyond `at_most`.
+    pub(crate) fn put_directory(
         &mut self,
         record: DirectoryRecord,
         at_most: usize,
@@ -524,15 +570,15 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         })
     }
 
-    fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>> {
+    pub(crate) fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>> {
         self.rows.entries(directory, parent)
     }
 
-    fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>> {
+    pub(crate) fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>> {
         self.rows.entry(directory, id)
     }
 
-    fn entry_named(
+    pub(crate) fn entry_named(
         &mut self,
         directory: i64,
         parent: u64,
@@ -541,27 +587,31 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         self.rows.entry_named(directory, parent, name)
     }
 
-    fn entries_of_inode(&mut self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>> {
+    pub(crate) fn entries_of_inode(
+        &mut self,
+        directory: i64,
+        inode: u64,
+    ) -> Result<Vec<EntryRecord>> {
         self.rows.entries_of_inode(directory, inode)
     }
 
-    fn entries_of_item(&mut self, item: &ItemId) -> Result<Vec<(i64, EntryRecord)>> {
+    pub(crate) fn entries_of_item(&mut self, item: &ItemId) -> Result<Vec<(i64, EntryRecord)>> {
         self.rows.entries_of_items(&BTreeSet::from([item.clone()]))
     }
 
-    fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>> {
+    pub(crate) fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>> {
         self.rows.entries_made()
     }
 
-    fn count_entries(&mut self, directory: i64) -> Result<u64> {
+    pub(crate) fn count_entries(&mut self, directory: i64) -> Result<u64> {
         self.rows.count_entries(directory)
     }
 
-    fn last_entry(&mut self, directory: i64) -> Result<u64> {
+    pub(crate) fn last_entry(&mut self, directory: i64) -> Result<u64> {
         self.rows.last_entry(directory)
     }
 
-    fn write_entries(
+    pub(crate) fn write_entries(
         &mut self,
         directory: i64,
         changes: Vec<RecordChange>,
@@ -572,11 +622,12 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         })
     }
 
-    fn export(&mut self) -> Result<ReplicaState> {
-        state::export(&mut self.rows, self.meta.clone())
+    pub(crate) fn export(&mut self) -> Result<ReplicaState> {
+        state::export(&mut *self.rows, self.meta.clone())
     }
 
-    fn is_pristine(&mut self) -> Result<bool> {
+    /// Returns true if the replica has never been used.
+    pub(crate) fn is_pristine(&mut self) -> Result<bool> {
         let pristine = Meta {
             stopped: self.meta.stopped.clone(),
             reports: self.meta.reports.clone(),
@@ -586,7 +637,7 @@ impl<R: Rows> ReplicaStore for Engine<R> {
         Ok(self.meta == pristine && counts == Counts::default())
     }
 
-    fn hydrate(&mut self, state: ReplicaState) -> Result<()> {
+    pub(crate) fn hydrate(&mut self, state: ReplicaState) -> Result<()> {
         self.reported(true, |_| Ok(Touched::All), |rows, meta| state::hydrate(rows, meta, state))
     }
 }

@@ -19,7 +19,7 @@ const MAX_STEPS: usize = 256;
 /// A replica that is opened for reading: no call changes a file, makes one, or contacts a server.
 /// The replica is locked as long as the inspection exists.
 pub struct Inspection {
-    store: Box<dyn ReplicaStore>,
+    store: ReplicaStore,
     dir: PathBuf,
 }
 

@@ -15,17 +15,17 @@ use vfs_sync_core::id::{BlobId, ItemId, OpId, RefId, UserId, WriteId};
 use vfs_sync_core::operation::Operation;
 use vfs_sync_core::time::Timestamp;
 
-use super::engine::Engine;
+use super::engine::ReplicaStore;
 use super::rows::{
     AttachmentRow, FoundRow, GrantRow, ItemRow, LinkRow, LostRow, Parents, RemovalRow, Result, Rows,
 };
-use super::store::{Counts, Meta, MoveId, ReplicaStore, Slot, Upload, UploadState};
+use super::store::{Counts, Meta, MoveId, Slot, Upload, UploadState};
 use crate::api::Query;
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{DirectoryRecord, EntryRecord};
 
-pub(crate) fn memory_store(meta: Meta) -> Box<dyn ReplicaStore> {
-    Box::new(Engine::new(MemoryRows::default(), meta))
+pub(crate) fn memory_store(meta: Meta) -> ReplicaStore {
+    ReplicaStore::new(MemoryRows::default(), meta)
 }
 
 /// A map of up to millions of items: it keeps the hashes, so that growing reads no key.

@@ -28,7 +28,7 @@ const REMOVALS_KEPT_MILLIS: i64 = 90 * 24 * 3_600 * 1_000;
 const MAX_REMOVALS: usize = 1_000_000;
 
 /// Returns the part of the server's history that the replica shares.
-pub(super) fn shared_with<R: Rows>(rows: &mut R, meta: &Meta, history: &History) -> Result<Shared> {
+pub(super) fn shared_with(rows: &mut dyn Rows, meta: &Meta, history: &History) -> Result<Shared> {
     let Some(cursor) = &meta.cursor else { return Ok(Shared::everything()) };
     let epochs = match history {
         History::Served => return Ok(Shared::everything()),
@@ -66,8 +66,8 @@ pub(super) fn shared_with<R: Rows>(rows: &mut R, meta: &Meta, history: &History)
 
 /// Compares the current slot with the building one, and queues the changes that the server lost
 /// before all queued operations.
-pub(super) fn offer_again<R: Rows>(
-    rows: &mut R,
+pub(super) fn offer_again(
+    rows: &mut dyn Rows,
     meta: &mut Meta,
     shared: &Shared,
     with: &Offering<'_>,
@@ -90,14 +90,14 @@ pub(super) fn offer_again<R: Rows>(
 }
 
 /// Removes the records of removals that are too old for any restored server to undo.
-pub(super) fn prune<R: Rows>(rows: &mut R, meta: &Meta) -> Result<()> {
+pub(super) fn prune(rows: &mut dyn Rows, meta: &Meta) -> Result<()> {
     let Some(cursor) = &meta.cursor else { return Ok(()) };
     rows.prune_removals(cursor.changed_at.plus_millis(-REMOVALS_KEPT_MILLIS), MAX_REMOVALS)
 }
 
 /// Removes from the list of lost changes those that the feed shows again, and queues the kept
 /// contents of items that it shows again.
-pub(super) fn settle_lost<R: Rows>(rows: &mut R, meta: &Meta) -> Result<()> {
+pub(super) fn settle_lost(rows: &mut dyn Rows, meta: &Meta) -> Result<()> {
     let mut after = 0;
     loop {
         let page = rows.lost(after, PAGE)?;
@@ -121,7 +121,7 @@ pub(super) fn settle_lost<R: Rows>(rows: &mut R, meta: &Meta) -> Result<()> {
 
 /// Returns the upload of a content that is kept with the list, if its item is visible again and the
 /// user may write it.
-fn kept_upload<R: Rows>(rows: &mut R, meta: &Meta, lost: &Lost) -> Result<Option<Upload>> {
+fn kept_upload(rows: &mut dyn Rows, meta: &Meta, lost: &Lost) -> Result<Option<Upload>> {
     let LostChange::Content { blob_id, size, digest, content_type, modified_at, here: true } =
         &lost.change
     else {
@@ -156,10 +156,10 @@ fn kept_upload<R: Rows>(rows: &mut R, meta: &Meta, lost: &Lost) -> Result<Option
     }))
 }
 
-fn is_back<R: Rows>(rows: &mut R, meta: &Meta, lost: &Lost) -> Result<bool> {
+fn is_back(rows: &mut dyn Rows, meta: &Meta, lost: &Lost) -> Result<bool> {
     let slot = Slot::Current;
     let id = &lost.item;
-    let level = |rows: &mut R, principal: &Principal| -> Result<Option<AccessLevel>> {
+    let level = |rows: &mut dyn Rows, principal: &Principal| -> Result<Option<AccessLevel>> {
         let grants = rows.grants(slot, id)?;
         Ok(grants.into_iter().find(|row| row.principal == *principal).map(|row| row.level))
     };
@@ -193,8 +193,8 @@ fn is_back<R: Rows>(rows: &mut R, meta: &Meta, lost: &Lost) -> Result<bool> {
 }
 
 /// Both sides of the comparison: the current slot is the old one, the building slot the new one.
-struct Both<'a, 'b, R> {
-    rows: &'a mut R,
+struct Both<'a, 'b> {
+    rows: &'a mut dyn Rows,
     meta: &'a mut Meta,
     shared: &'a Shared,
     with: &'a Offering<'b>,
@@ -218,7 +218,7 @@ fn held_content(row: AttachmentRow) -> Held<Attachment> {
     Held { value: *row.attachment, authored_at: row.authored_at, at: row.at }
 }
 
-impl<R: Rows> Both<'_, '_, R> {
+impl Both<'_, '_> {
     /// Returns the position up to which registers are skipped; a register without a position is
     /// never skipped.
     fn known(&self) -> Option<Position> {
@@ -310,7 +310,7 @@ impl<R: Rows> Both<'_, '_, R> {
     }
 }
 
-impl<R: Rows> Sides for Both<'_, '_, R> {
+impl Sides for Both<'_, '_> {
     type Error = ClientError;
 
     fn removals(&mut self, after: i64) -> Result<Vec<(i64, Held<Removal>)>> {

@@ -33,8 +33,8 @@ type Ordered<T> = IndexMap<ItemId, T, RandomState>;
 
 /// The items that a page touched, each looked up once, to update container clocks and the list at
 /// the top.
-pub(super) struct PageWork<'a, R> {
-    rows: &'a mut R,
+pub(super) struct PageWork<'a> {
+    rows: &'a mut dyn Rows,
     slot: Slot,
     items: Ordered<Touched>,
     containers: BTreeMap<ItemId, Cursor>,
@@ -61,8 +61,13 @@ pub(super) struct PageOutcome {
     pub(super) arrived: Vec<ItemId>,
 }
 
-impl<'a, R: Rows> PageWork<'a, R> {
-    pub(super) fn new(rows: &'a mut R, slot: Slot, entries: usize, events: bool) -> Result<Self> {
+impl<'a> PageWork<'a> {
+    pub(super) fn new(
+        rows: &'a mut dyn Rows,
+        slot: Slot,
+        entries: usize,
+        events: bool,
+    ) -> Result<Self> {
         let queue_is_empty = rows.queue_is_empty()?;
         Ok(Self {
             rows,

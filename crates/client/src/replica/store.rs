@@ -1,14 +1,12 @@
-//! The trait that a back end of the replica implements, and the values that go through it.
+//! The values that go through the transactions of a replica.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use vfs_sync_core::client::clock::HybridClock;
 use vfs_sync_core::client::flush::{FlushCommit, Refused};
-use vfs_sync_core::client::offer::{Lost, Offered, Trail};
-use vfs_sync_core::client::pull::PageCommit;
-use vfs_sync_core::client::state::ReplicaState;
+use vfs_sync_core::client::offer::Trail;
 use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId, UserId, WriteId};
@@ -17,13 +15,9 @@ use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::telemetry::{MAX_REPORTS, Report};
 use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
 
-use super::engine::report::Reports;
-use crate::api::Query;
-use crate::api::node::{Grant, Node, QueuedOp, RejectedOp, Trashed};
-use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
+use crate::api::record::RecordChange;
 use crate::environment::Environment;
-use crate::error::{ClientError, Failing, StopReason};
-use crate::event::ChangeEvent;
+use crate::error::{Failing, StopReason};
 
 /// The small part of a replica's state, which memory holds too.
 #[derive(Debug, Clone, PartialEq)]
@@ -263,173 +257,6 @@ pub(crate) struct Offering<'a> {
 
 /// The times of operations under new write ids.
 pub(crate) type NewTimes = BTreeMap<OpId, Timestamp>;
-
-/// The durable state of a replica. Each call is one transaction: all of it happens, durably, or
-/// none.
-pub(crate) trait ReplicaStore: Send {
-    fn meta(&self) -> &Meta;
-
-    /// Reports what later transactions change.
-    fn report_to(&mut self, reports: Reports);
-
-    /// Applies a checked page to a slot. Returns the visible changes, if `events` is set.
-    fn apply_page(
-        &mut self,
-        slot: Slot,
-        page: PageCommit,
-        events: bool,
-    ) -> Result<Vec<ChangeEvent>, ClientError>;
-
-    /// Checks edits against the visible tree and queues them.
-    fn enqueue(&mut self, edits: NewEdits, now: Timestamp) -> Result<(), ClientError>;
-
-    /// Returns the first operations to push, each with the size of its JSON.
-    fn pending(&mut self, at_most: usize) -> Result<Vec<(Operation, usize)>, ClientError>;
-
-    /// Queues the deletions of the moves whose copies the server has, with all contents. Returns
-    /// whether there were any.
-    fn release_moves(&mut self, now: Timestamp) -> Result<bool, ClientError>;
-    /// Withdraws the move that still waits to delete `item`, if there is one. Returns what stays.
-    fn give_up_move(&mut self, item: &ItemId) -> Result<Vec<ChangeEvent>, ClientError>;
-
-    /// Returns the first pending write id, and the times that operations get with other write ids,
-    /// if the server lacks the first one under the present one; `None` if nothing is pending.
-    fn rebase(&mut self) -> Result<Option<(WriteId, NewTimes)>, ClientError>;
-
-    /// Applies the results of a push. Returns events about operations that were superseded or
-    /// rejected.
-    fn commit_flush(&mut self, commit: &FlushCommit) -> Result<Vec<ChangeEvent>, ClientError>;
-
-    fn set_reconciled(&mut self, state: ReconcileState) -> Result<(), ClientError>;
-    fn set_stopped(&mut self, reason: Option<StopReason>) -> Result<(), ClientError>;
-    fn set_failing(&mut self, failing: Option<Failing>) -> Result<(), ClientError>;
-
-    /// Keeps a report; beyond [`MAX_REPORTS`] the oldest is dropped.
-    fn note_report(&mut self, report: Report) -> Result<(), ClientError>;
-    /// Removes reports that the server has taken.
-    fn forget_reports(&mut self, ids: &[OpId]) -> Result<(), ClientError>;
-
-    /// Empties the building slot.
-    fn begin_rebuild(&mut self) -> Result<(), ClientError>;
-    /// Makes the building slot the current one, and queues the changes that the server lost.
-    fn swap(&mut self, rebuilt: Rebuilt, with: &Offering<'_>) -> Result<Offered, ClientError>;
-
-    /// Lists the changes that a server lost and that could not be offered again, after the number
-    /// `after`; each with its number.
-    fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<(i64, Lost)>, ClientError>;
-    /// Removes entries from the list of lost changes.
-    fn discard_lost(&mut self, numbers: &[i64]) -> Result<(), ClientError>;
-
-    /// Lists contents to upload whose items have no operation left to push, in order, after
-    /// `after`.
-    fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>, ClientError>;
-    fn put_uploads(&mut self, uploads: &[Upload]) -> Result<(), ClientError>;
-    /// Writes uploads that were sent, as [`Self::put_uploads`] does. If an upload has another id
-    /// now, or was rejected, later contents of its item then expect the new id, or the content
-    /// before it. Returns events about originals that stay because their copy was rejected.
-    fn settle_uploads(&mut self, uploads: &[Upload]) -> Result<Vec<ChangeEvent>, ClientError>;
-    fn remove_upload(&mut self, seq: i64) -> Result<(), ClientError>;
-    /// Keeps a content whose item got another one before it, as the content of a new item beside
-    /// the original. `device` and the content's day are part of the new item's name. Returns the
-    /// resulting events; none if the same bytes exist already.
-    fn copy_aside(
-        &mut self,
-        upload: Upload,
-        op_id: OpId,
-        copy: ItemId,
-        device: &str,
-        now: Timestamp,
-    ) -> Result<Vec<ChangeEvent>, ClientError>;
-    fn rejected_uploads(&mut self) -> Result<Vec<Upload>, ClientError>;
-    /// Returns the contents that may exist only on this device: to be uploaded, rejected, or
-    /// attached but not shown by the feed yet (a server restored in between has lost those).
-    fn blobs_to_keep(&mut self) -> Result<Vec<BlobId>, ClientError>;
-
-    /// Returns contents that were removed with their items or replaced by others: their bytes are
-    /// to leave the cache, followed by [`Self::forgot`].
-    fn forgettable(&mut self, at_most: usize) -> Result<Vec<BlobId>, ClientError>;
-    fn forgot(&mut self, blobs: &[BlobId]) -> Result<(), ClientError>;
-    /// Marks the bytes of a removed item as no longer needed.
-    fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<(), ClientError>;
-
-    /// Returns a page of the shown items that a query finds.
-    fn find(&mut self, query: &Query) -> Result<Vec<Node>, ClientError>;
-    fn node(&mut self, id: &ItemId) -> Result<Option<Node>, ClientError>;
-    /// Returns the children of `parent`; `None` for the top of the user's own tree.
-    fn children(&mut self, parent: Option<&ItemId>) -> Result<Vec<Node>, ClientError>;
-    /// Returns the items of `owner` that have no visible container of that owner.
-    fn tops_of(&mut self, owner: &UserId) -> Result<Vec<Node>, ClientError>;
-    /// Returns the other users who own visible items.
-    fn other_owners(&mut self) -> Result<BTreeSet<UserId>, ClientError>;
-    fn parents(&mut self, id: &ItemId) -> Result<Vec<ItemId>, ClientError>;
-    fn grants(&mut self, id: &ItemId) -> Result<Vec<Grant>, ClientError>;
-    /// Returns the items that may have grants, by id.
-    fn granted_items(&mut self) -> Result<BTreeSet<ItemId>, ClientError>;
-    fn changed_containers(
-        &mut self,
-        after: Option<&Cursor>,
-        limit: usize,
-    ) -> Result<Vec<(ItemId, Cursor)>, ClientError>;
-    fn queue(&mut self, limit: usize) -> Result<Vec<QueuedOp>, ClientError>;
-    fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>, ClientError>;
-    /// Returns the confirmed items whose deletion is queued or held, the newest first, at most
-    /// `limit`.
-    fn deleted_here(&mut self, limit: usize) -> Result<Vec<Trashed>, ClientError>;
-    /// Takes an operation from the rejected list and, if `again` is given, queues it under that id. A move
-    /// that waits to delete its item is withdrawn: returns what stays.
-    fn settle_rejected(
-        &mut self,
-        op_id: &OpId,
-        again: Option<OpId>,
-        now: Timestamp,
-    ) -> Result<Vec<ChangeEvent>, ClientError>;
-    fn counts(&mut self) -> Result<Counts, ClientError>;
-
-    fn directories(&mut self) -> Result<Vec<DirectoryRecord>, ClientError>;
-    /// Writes a directory's record, a new one if its id is 0; removes the least recently used ones
-    /// beyond `at_most`.
-    fn put_directory(
-        &mut self,
-        record: DirectoryRecord,
-        at_most: usize,
-    ) -> Result<DirectoryRecord, ClientError>;
-    fn entries(&mut self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>, ClientError>;
-    fn entry(&mut self, directory: i64, id: u64) -> Result<Option<EntryRecord>, ClientError>;
-    fn entry_named(
-        &mut self,
-        directory: i64,
-        parent: u64,
-        name: &[u8],
-    ) -> Result<Option<EntryRecord>, ClientError>;
-    fn entries_of_inode(
-        &mut self,
-        directory: i64,
-        inode: u64,
-    ) -> Result<Vec<EntryRecord>, ClientError>;
-    fn entries_of_item(&mut self, item: &ItemId) -> Result<Vec<(i64, EntryRecord)>, ClientError>;
-    fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>, ClientError>;
-    fn count_entries(&mut self, directory: i64) -> Result<u64, ClientError>;
-    fn last_entry(&mut self, directory: i64) -> Result<u64, ClientError>;
-    fn write_entries(
-        &mut self,
-        directory: i64,
-        changes: Vec<RecordChange>,
-        at_once: bool,
-    ) -> Result<(), ClientError>;
-
-    /// Lists at most `at_most` contents that are still to be uploaded, in order, whether their items
-    /// have operations to push or not.
-    fn queued_uploads(&mut self, at_most: usize) -> Result<Vec<Upload>, ClientError>;
-    /// Checks the file of the replica; returns the problems found in it, a few at most.
-    fn integrity(&mut self) -> Result<Vec<String>, ClientError>;
-    /// Reads every row; returns their number.
-    fn verify_rows(&mut self) -> Result<u64, ClientError>;
-
-    fn export(&mut self) -> Result<ReplicaState, ClientError>;
-    /// Returns true if the replica has never been used.
-    fn is_pristine(&mut self) -> Result<bool, ClientError>;
-    fn hydrate(&mut self, state: ReplicaState) -> Result<(), ClientError>;
-}
 
 /// Returns the greatest write id of this client that the server has.
 pub(crate) fn own_write_id(meta: &Meta) -> Option<WriteId> {

@@ -11,8 +11,8 @@ use super::rows::{ItemRow, Result, Rows};
 use super::store::{Slot, UploadState};
 use crate::api::node::{Grant, QueuedOp};
 
-pub(super) struct View<'a, R> {
-    pub(super) rows: &'a mut R,
+pub(super) struct View<'a> {
+    pub(super) rows: &'a mut dyn Rows,
     pub(super) user: &'a UserId,
     pub(super) slot: Slot,
     seen: Seen,
@@ -34,13 +34,13 @@ impl Seen {
     }
 }
 
-impl<'a, R: Rows> View<'a, R> {
-    pub(super) fn new(rows: &'a mut R, user: &'a UserId, slot: Slot) -> Self {
+impl<'a> View<'a> {
+    pub(super) fn new(rows: &'a mut dyn Rows, user: &'a UserId, slot: Slot) -> Self {
         Self { rows, user, slot, seen: Seen::default() }
     }
 
     /// Makes a view that continues with the facts of another.
-    pub(super) fn after(rows: &'a mut R, user: &'a UserId, slot: Slot, seen: Seen) -> Self {
+    pub(super) fn after(rows: &'a mut dyn Rows, user: &'a UserId, slot: Slot, seen: Seen) -> Self {
         Self { rows, user, slot, seen }
     }
 

@@ -26,7 +26,7 @@ impl Session {
             let at_most = cycle.at_most();
             let pending = self.store(move |_, store| store.pending(at_most)).await?;
             if pending.is_empty() {
-                let release = |inner: &Inner, store: &mut dyn ReplicaStore| {
+                let release = |inner: &Inner, store: &mut ReplicaStore| {
                     store.release_moves(inner.environment().now())
                 };
                 if self.store(release).await? {

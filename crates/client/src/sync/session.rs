@@ -130,13 +130,13 @@ impl Session {
     /// Runs a transaction on a blocking thread. It finishes even if its caller is cancelled.
     pub(crate) async fn store<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner, &mut dyn ReplicaStore) -> Result<T, ClientError> + Send + 'static,
+        work: impl FnOnce(&Inner, &mut ReplicaStore) -> Result<T, ClientError> + Send + 'static,
     ) -> Result<T, ClientError> {
         let (inner, turn) = (Arc::clone(&self.inner), Arc::clone(&self.turn));
         let done = self.inner.environment().blocking(move || {
             let _turn = turn;
             let mut store = lock(&inner.store);
-            work(&inner, &mut **store)
+            work(&inner, &mut store)
         });
         done.await
     }

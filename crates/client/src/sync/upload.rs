@@ -48,7 +48,7 @@ pub(crate) fn renew(inner: &Inner, upload: &Upload) -> Result<(Upload, NewConten
 /// metadata; the touch applies only to these bytes.
 fn keep_time_beside(
     here: &dyn Environment,
-    store: &mut dyn ReplicaStore,
+    store: &mut ReplicaStore,
     item: ItemId,
     blob_id: &BlobId,
     time: Option<Timestamp>,

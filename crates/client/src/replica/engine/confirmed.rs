@@ -23,8 +23,8 @@ use crate::replica::store::{DELETED_REMEMBERED, Meta, Slot};
 use crate::replica::view::View;
 
 /// Applies a page to a slot. Collects in `arrived` the items that became visible at the top.
-pub(super) fn apply_page<R: Rows>(
-    rows: &mut R,
+pub(super) fn apply_page(
+    rows: &mut dyn Rows,
     meta: &mut Meta,
     slot: Slot,
     page: PageCommit,
@@ -123,7 +123,7 @@ fn take_returned(meta: &mut Meta, entries: &[Entry]) -> Vec<ItemId> {
 /// would decide them like deletions of unseen changes by another replica, but it counts the changes
 /// of this replica as seen, and the same replica may have made them after the export. Containers
 /// above an item that stays are kept too.
-fn withdraw_unseen<R: Rows>(rows: &mut R, meta: &Meta) -> Result<Vec<ChangeEvent>> {
+fn withdraw_unseen(rows: &mut dyn Rows, meta: &Meta) -> Result<Vec<ChangeEvent>> {
     let mut deletions = BTreeMap::new();
     for QueuedOp { operation, state } in rows.queue(usize::MAX)? {
         if state != QueuedState::Acknowledged
@@ -157,7 +157,7 @@ fn withdraw_unseen<R: Rows>(rows: &mut R, meta: &Meta) -> Result<Vec<ChangeEvent
 
 /// Returns true if the feed changed an item, its content, a link to it or one of its own links
 /// after `basis`.
-fn has_changed_since<R: Rows>(rows: &mut R, item: &ItemId, basis: &Basis) -> Result<bool> {
+fn has_changed_since(rows: &mut dyn Rows, item: &ItemId, basis: &Basis) -> Result<bool> {
     let Some(row) = rows.item(Slot::Current, item)? else { return Ok(false) };
     let mut told = vec![row.at];
     told.extend(rows.content(Slot::Current, item)?.map(|row| row.at));
@@ -171,7 +171,7 @@ fn has_changed_since<R: Rows>(rows: &mut R, item: &ItemId, basis: &Basis) -> Res
 
 /// Settles a pull: its map becomes the reconcile state, and removes the acknowledged operations
 /// that it covers. Returns the items that are present although this replica deleted them.
-fn settle<R: Rows>(rows: &mut R, meta: &mut Meta, map: WriteIds) -> Result<Vec<ItemId>> {
+fn settle(rows: &mut dyn Rows, meta: &mut Meta, map: WriteIds) -> Result<Vec<ItemId>> {
     let (mut kept, mut gone, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     if let Some(own) = map.get(&meta.client_id) {
         let covered = rows.remove_covered(*own)?;

@@ -45,8 +45,8 @@ impl Had {
 ///
 /// An operation that a map covers is present, with two exceptions: its write id was used again for
 /// an operation whose answer was lost, or by a replica of which this one is an old copy.
-pub(super) fn enter_epoch<R: Rows>(
-    rows: &mut R,
+pub(super) fn enter_epoch(
+    rows: &mut dyn Rows,
     meta: &mut Meta,
     call: &'static str,
     told: Option<Epoch>,
@@ -82,7 +82,7 @@ pub(super) enum Again {
 }
 
 /// Queues again the acknowledged operations that are not covered. Returns whether there were any.
-pub(super) fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta, again: Again) -> Result<bool> {
+pub(super) fn requeue(rows: &mut dyn Rows, meta: &mut Meta, again: Again) -> Result<bool> {
     let (covered, used, as_sent) = match again {
         Again::Lacking { covered } => (covered, covered, false),
         Again::AsSent { used } => (None, used, true),
@@ -103,7 +103,7 @@ pub(super) fn requeue<R: Rows>(rows: &mut R, meta: &mut Meta, again: Again) -> R
     Ok(true)
 }
 
-fn pending<R: Rows>(rows: &mut R) -> Result<Vec<QueuedOp>> {
+fn pending(rows: &mut dyn Rows) -> Result<Vec<QueuedOp>> {
     let mut pending = rows.queue(usize::MAX)?;
     pending.retain(|one| one.state == QueuedState::Pending);
     Ok(pending)
@@ -113,8 +113,8 @@ fn pending<R: Rows>(rows: &mut R) -> Result<Vec<QueuedOp>> {
 /// other write ids, under which they are new to the server. What an earlier epoch acknowledged
 /// takes the time that the server gave it: others may have seen it with that time and changed it
 /// since, and their changes stay the later ones. Times never decrease along the queue.
-pub(super) fn as_new<R: Rows>(
-    rows: &mut R,
+pub(super) fn as_new(
+    rows: &mut dyn Rows,
     which: impl Fn(&Operation) -> bool,
 ) -> Result<(Vec<QueuedOp>, NewTimes)> {
     let given = rows.given_times()?;
@@ -132,8 +132,8 @@ pub(super) fn as_new<R: Rows>(
 }
 
 /// Gives new write ids to the pending operations that `which` accepts, in their order.
-pub(in crate::replica) fn renumber<R: Rows>(
-    rows: &mut R,
+pub(in crate::replica) fn renumber(
+    rows: &mut dyn Rows,
     meta: &mut Meta,
     which: impl Fn(&Operation) -> bool,
 ) -> Result<()> {
@@ -153,8 +153,8 @@ pub(in crate::replica) fn renumber<R: Rows>(
 /// operation took the server's time, while those before it, whose answer was lost, did not.
 /// Operations that the server may have keep the times with which they were sent; only those that it
 /// `lacks` are restamped.
-fn keep_order<R: Rows>(
-    rows: &mut R,
+fn keep_order(
+    rows: &mut dyn Rows,
     pending: &[QueuedOp],
     lacks: impl Fn(&Operation) -> bool,
 ) -> Result<()> {

@@ -21,8 +21,8 @@ use crate::replica::store::{Meta, Upload, UploadState};
 const NOT_MADE: &str = "the server refused to create the item that this is for, or is under";
 
 /// Applies the results of a push to the queue.
-pub(super) fn commit_flush<R: Rows>(
-    rows: &mut R,
+pub(super) fn commit_flush(
+    rows: &mut dyn Rows,
     meta: &mut Meta,
     commit: &FlushCommit,
 ) -> Result<Vec<ChangeEvent>> {
@@ -74,8 +74,8 @@ pub(super) fn commit_flush<R: Rows>(
 
 /// Moves a queued operation to the list of rejected ones; returns it, if it is still queued. If it
 /// is part of a move, the held operations of the move are added to `gone`.
-fn reject<R: Rows>(
-    rows: &mut R,
+fn reject(
+    rows: &mut dyn Rows,
     op_id: &OpId,
     reason: Option<PushReason>,
     detail: Option<String>,
@@ -103,8 +103,8 @@ fn is_creation(op: &Operation) -> bool {
 /// Rejects the queued operations and contents of items whose creation the server rejected.
 /// Otherwise, if the id belongs to another user's item, they would change that item. Returns the
 /// operations.
-fn reject_what_follows<R: Rows>(
-    rows: &mut R,
+fn reject_what_follows(
+    rows: &mut dyn Rows,
     mut not_made: BTreeSet<ItemId>,
     events: &mut Vec<ChangeEvent>,
 ) -> Result<Vec<Operation>> {
@@ -139,7 +139,7 @@ fn reject_what_follows<R: Rows>(
 
 /// Marks the directories' rows of these items as local after a rejection: the files on the disk may
 /// be the only copy, and stay.
-pub(super) fn leave_alone<R: Rows>(rows: &mut R, items: BTreeSet<ItemId>) -> Result<()> {
+pub(super) fn leave_alone(rows: &mut dyn Rows, items: BTreeSet<ItemId>) -> Result<()> {
     if items.is_empty() || rows.directories()?.is_empty() {
         return Ok(());
     }

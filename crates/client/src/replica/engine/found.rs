@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use vfs_sync_core::id::ItemId;
 
-use super::Engine;
+use super::ReplicaStore;
 use crate::api::{Node, Query, QueryCursor};
 use crate::replica::rows::{FoundRow, Result, Rows};
 use crate::replica::store::{Meta, Slot};
@@ -14,7 +14,7 @@ use crate::replica::view::View;
 /// The number of items that are indexed in one transaction.
 const INDEXED_TOGETHER: usize = 4_096;
 
-impl<R: Rows> Engine<R> {
+impl ReplicaStore {
     /// Returns true if there is an index.
     pub(super) fn has_index(&mut self) -> Result<bool> {
         if let Some(known) = self.indexed {
@@ -63,7 +63,7 @@ impl<R: Rows> Engine<R> {
 }
 
 /// Brings the rows of some items up to date.
-pub(super) fn refresh<R: Rows>(rows: &mut R, meta: &Meta, ids: &[ItemId]) -> Result<()> {
+pub(super) fn refresh(rows: &mut dyn Rows, meta: &Meta, ids: &[ItemId]) -> Result<()> {
     for id in ids {
         let node = View::new(rows, &meta.user, Slot::Current).node(id)?;
         rows.remove_found(id)?;

@@ -14,7 +14,7 @@ use crate::replica::store::{Meta, MoveId, Upload, UploadState};
 
 /// Queues the deletions of the moves whose copies the server has. Each keeps its original basis, so
 /// an item that somebody changed since stays. Returns whether there were any.
-pub(super) fn release<R: Rows>(rows: &mut R, meta: &mut Meta, now: Timestamp) -> Result<bool> {
+pub(super) fn release(rows: &mut dyn Rows, meta: &mut Meta, now: Timestamp) -> Result<bool> {
     let mut any = false;
     for moved in rows.held_moves()? {
         if rows.is_moving(&moved)? {
@@ -33,8 +33,8 @@ pub(super) fn release<R: Rows>(rows: &mut R, meta: &mut Meta, now: Timestamp) ->
 }
 
 /// Withdraws the held deletions of a move, because a part of the copy was rejected. Returns them.
-pub(super) fn withdraw<R: Rows>(
-    rows: &mut R,
+pub(super) fn withdraw(
+    rows: &mut dyn Rows,
     moved: &MoveId,
     events: &mut Vec<ChangeEvent>,
 ) -> Result<Vec<Operation>> {
@@ -47,8 +47,8 @@ pub(super) fn withdraw<R: Rows>(
 }
 
 /// Withdraws the deletions that wait for a content that was rejected for good.
-pub(super) fn withdraw_of_refused<R: Rows>(
-    rows: &mut R,
+pub(super) fn withdraw_of_refused(
+    rows: &mut dyn Rows,
     meta: &Meta,
     upload: &Upload,
     events: &mut Vec<ChangeEvent>,
@@ -62,11 +62,7 @@ pub(super) fn withdraw_of_refused<R: Rows>(
 }
 
 /// Withdraws the move that still waits to delete `item`, if there is one: its originals stay.
-pub(super) fn give_up<R: Rows>(
-    rows: &mut R,
-    meta: &Meta,
-    item: &ItemId,
-) -> Result<Vec<ChangeEvent>> {
+pub(super) fn give_up(rows: &mut dyn Rows, meta: &Meta, item: &ItemId) -> Result<Vec<ChangeEvent>> {
     let mut events = Vec::new();
     let mut queued = rows.queue_of_item(item)?.into_iter();
     let held = queued

@@ -19,8 +19,8 @@ use crate::replica::store::{Meta, NewEdit, NewEdits, Slot, Upload, UploadState};
 use crate::replica::view::{Seen, View};
 
 /// Queues edits, with their contents and directory records.
-pub(super) fn enqueue<R: Rows>(
-    rows: &mut R,
+pub(super) fn enqueue(
+    rows: &mut dyn Rows,
     meta: &mut Meta,
     edits: NewEdits,
     now: Timestamp,
@@ -92,8 +92,8 @@ pub(super) fn enqueue<R: Rows>(
 
 /// Removes an operation from the rejected list, and queues it again under the id `again` if one is
 /// given.
-pub(super) fn settle_rejected<R: Rows>(
-    rows: &mut R,
+pub(super) fn settle_rejected(
+    rows: &mut dyn Rows,
     meta: &mut Meta,
     op_id: &OpId,
     again: Option<OpId>,
@@ -121,7 +121,7 @@ pub(super) fn settle_rejected<R: Rows>(
 
 /// Returns the position up to which the replica shows an item's content. A queued content hides
 /// contents that arrived after it was queued, so the user has seen no later one.
-fn shown_up_to<R: Rows>(rows: &mut R, meta: &Meta, item: &ItemId) -> Result<Basis> {
+fn shown_up_to(rows: &mut dyn Rows, meta: &Meta, item: &ItemId) -> Result<Basis> {
     let mut on_their_way = rows.uploads_of_item(item)?;
     on_their_way.retain(|upload| upload.state != UploadState::Rejected);
     let Some(first) = on_their_way.first() else { return Ok(meta.basis()) };
@@ -134,8 +134,8 @@ fn shown_up_to<R: Rows>(rows: &mut R, meta: &Meta, item: &ItemId) -> Result<Basi
     Ok(first.basis.clone().unwrap_or(Basis::Start))
 }
 
-pub(super) fn change_record<R: Rows>(
-    rows: &mut R,
+pub(super) fn change_record(
+    rows: &mut dyn Rows,
     directory: i64,
     change: RecordChange,
 ) -> Result<()> {

@@ -15,8 +15,8 @@ use crate::replica::store::{Meta, Offering, Rebuilt, Slot};
 const CONTENTS_AT_ONCE: usize = 1_000;
 
 /// Makes the rebuilt slot, which passed through `trail`, the current one.
-pub(super) fn swap<R: Rows>(
-    rows: &mut R,
+pub(super) fn swap(
+    rows: &mut dyn Rows,
     meta: &mut Meta,
     trail: Trail,
     rebuilt: Rebuilt,
@@ -60,7 +60,7 @@ pub(super) fn swap<R: Rows>(
 }
 
 /// Before a swap, marks the contents that the rebuilt replica no longer has as removable.
-fn forget_what_went<R: Rows>(rows: &mut R) -> Result<()> {
+fn forget_what_went(rows: &mut dyn Rows) -> Result<()> {
     let mut after = None;
     loop {
         let page = rows.contents(after.as_ref(), CONTENTS_AT_ONCE)?;

@@ -11,7 +11,7 @@ use vfs_sync_core::entry::EntryKey;
 use vfs_sync_core::id::{ItemId, OpId};
 use vfs_sync_core::tree::Node;
 
-use super::{Engine, MAX_STEPS};
+use super::{MAX_STEPS, ReplicaStore};
 use crate::api::TreePath;
 use crate::api::node::step;
 use crate::event::{ItemChange, ShownItem, TreeChange};
@@ -45,13 +45,13 @@ pub(super) struct Before {
     items: Option<Vec<(ItemId, Option<ShownItem>)>>,
 }
 
-impl<R: Rows> Engine<R> {
+impl ReplicaStore {
     /// Notes how the `touched` items are shown, before a transaction that changes at most these.
     /// `local` is true for an edit of this replica. Nothing is read if nobody listens.
     pub(super) fn before(
         &mut self,
         local: bool,
-        touched: impl FnOnce(&mut R) -> Result<Touched>,
+        touched: impl FnOnce(&mut dyn Rows) -> Result<Touched>,
     ) -> Result<Option<Before>> {
         let indexed = self.has_index()?;
         let reports = self.reports.as_ref();
@@ -60,7 +60,7 @@ impl<R: Rows> Engine<R> {
         if !indexed && changes.is_none() {
             return Ok(None);
         }
-        let mut touched = touched(&mut self.rows)?;
+        let mut touched = touched(&mut *self.rows)?;
         if let Touched::Items(items) = &mut touched {
             items.sort_unstable();
             items.dedup();
@@ -107,8 +107,8 @@ impl<R: Rows> Engine<R> {
     pub(super) fn reported<T>(
         &mut self,
         local: bool,
-        touched: impl FnOnce(&mut R) -> Result<Touched>,
-        work: impl FnOnce(&mut R, &mut Meta) -> Result<T>,
+        touched: impl FnOnce(&mut dyn Rows) -> Result<Touched>,
+        work: impl FnOnce(&mut dyn Rows, &mut Meta) -> Result<T>,
     ) -> Result<T> {
         let before = self.before(local, touched)?;
         let done = self.transaction(work)?;
@@ -141,8 +141,8 @@ impl<R: Rows> Engine<R> {
 
 /// Returns the path of an item by the names as they were set, through the first container in its
 /// own tree at each step. `known` has the steps of containers that were looked at before.
-fn path<R: Rows>(
-    view: &mut View<'_, R>,
+fn path(
+    view: &mut View<'_>,
     node: &Node,
     parents: &[ItemId],
     known: &mut HashMap<ItemId, Vec<String>>,
@@ -186,8 +186,8 @@ fn path<R: Rows>(
 
 /// Returns the items of a page; a page that settles a pull also ends the overlay of the operations
 /// that it covers.
-pub(super) fn of_page<R: Rows>(
-    rows: &mut R,
+pub(super) fn of_page(
+    rows: &mut dyn Rows,
     copied: bool,
     epoch: Option<Epoch>,
     page: &PageCommit,
@@ -217,7 +217,7 @@ pub(super) fn of_edits(edits: &NewEdits) -> Touched {
 
 /// Returns the items of the operations of a push. A rejection may also withdraw a move, and reject
 /// what depends on the operation.
-pub(super) fn of_flush<R: Rows>(rows: &mut R, commit: &FlushCommit) -> Result<Touched> {
+pub(super) fn of_flush(rows: &mut dyn Rows, commit: &FlushCommit) -> Result<Touched> {
     if commit.rejected.is_empty() {
         // Those that were pushed are the first ones. The server may have given them other times.
         let decided = commit.acknowledged.len() + commit.outdated.len();
@@ -232,14 +232,14 @@ pub(super) fn of_flush<R: Rows>(rows: &mut R, commit: &FlushCommit) -> Result<To
 }
 
 /// Returns the items of uploads, and those that moves hold.
-pub(super) fn of_uploads<R: Rows>(rows: &mut R, uploads: &[Upload]) -> Result<Touched> {
+pub(super) fn of_uploads(rows: &mut dyn Rows, uploads: &[Upload]) -> Result<Touched> {
     let mut items: Vec<ItemId> = uploads.iter().map(|upload| upload.item.clone()).collect();
     held(rows, &mut items)?;
     Ok(Touched::Items(items))
 }
 
 /// Returns the item of a rejected operation, and those that moves hold.
-pub(super) fn of_rejected<R: Rows>(rows: &mut R, op_id: &OpId) -> Result<Touched> {
+pub(super) fn of_rejected(rows: &mut dyn Rows, op_id: &OpId) -> Result<Touched> {
     let mut rejected = rows.rejected(usize::MAX)?.into_iter();
     let found = rejected.find(|one| one.operation.op_id == *op_id);
     let mut items: Vec<ItemId> = found.map(|one| one.operation.item_id).into_iter().collect();
@@ -248,13 +248,13 @@ pub(super) fn of_rejected<R: Rows>(rows: &mut R, op_id: &OpId) -> Result<Touched
 }
 
 /// Returns an item, and those that moves hold.
-pub(super) fn of_held<R: Rows>(rows: &mut R, item: &ItemId) -> Result<Touched> {
+pub(super) fn of_held(rows: &mut dyn Rows, item: &ItemId) -> Result<Touched> {
     let mut items = vec![item.clone()];
     held(rows, &mut items)?;
     Ok(Touched::Items(items))
 }
 
-fn held<R: Rows>(rows: &mut R, items: &mut Vec<ItemId>) -> Result<()> {
+fn held(rows: &mut dyn Rows, items: &mut Vec<ItemId>) -> Result<()> {
     for moved in rows.held_moves()? {
         items.extend(rows.held_of(&moved)?.into_iter().map(|op| op.item_id));
     }

@@ -15,7 +15,7 @@ use crate::replica::rows::{AttachmentRow, GrantRow, ItemRow, LinkRow, Result, Ro
 use crate::replica::store::{Meta, Slot};
 
 /// Returns the whole state of the replica as a value.
-pub(super) fn export<R: Rows>(rows: &mut R, meta: Meta) -> Result<ReplicaState> {
+pub(super) fn export(rows: &mut dyn Rows, meta: Meta) -> Result<ReplicaState> {
     let limit = usize::MAX;
     let clocks = rows.changed_containers(None, limit)?;
     let mut container_clocks: Vec<ContainerClock> = clocks
@@ -78,7 +78,7 @@ pub(super) fn export<R: Rows>(rows: &mut R, meta: Meta) -> Result<ReplicaState> 
 }
 
 /// Fills an empty replica with an exported state.
-pub(super) fn hydrate<R: Rows>(rows: &mut R, meta: &mut Meta, state: ReplicaState) -> Result<()> {
+pub(super) fn hydrate(rows: &mut dyn Rows, meta: &mut Meta, state: ReplicaState) -> Result<()> {
     let slot = Slot::Current;
     meta.items = u64::try_from(state.items.len()).unwrap_or(u64::MAX);
     let mut placed: BTreeSet<ItemId> = BTreeSet::new();

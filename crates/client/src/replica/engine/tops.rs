@@ -11,8 +11,8 @@ use crate::replica::store::Slot;
 use crate::replica::view::View;
 
 /// Updates the list of items at the top for `items`.
-pub(super) fn refresh_tops<R: Rows>(
-    rows: &mut R,
+pub(super) fn refresh_tops(
+    rows: &mut dyn Rows,
     user: &UserId,
     slot: Slot,
     items: impl IntoIterator<Item = ItemId>,
@@ -28,7 +28,7 @@ pub(super) fn refresh_tops<R: Rows>(
 
 /// Returns the items whose place an operation can change: its own, and the children of an item that
 /// it deletes or brings back.
-pub(super) fn affected<R: Rows>(rows: &mut R, op: &Operation) -> Result<Vec<ItemId>> {
+pub(super) fn affected(rows: &mut dyn Rows, op: &Operation) -> Result<Vec<ItemId>> {
     let mut items = vec![op.item_id.clone()];
     if matches!(op.action, Action::Delete | Action::Upsert(_)) {
         items.extend(rows.children(Slot::Current, &op.item_id)?);
@@ -37,8 +37,8 @@ pub(super) fn affected<R: Rows>(rows: &mut R, op: &Operation) -> Result<Vec<Item
     Ok(items)
 }
 
-pub(super) fn refresh_affected<R: Rows>(
-    rows: &mut R,
+pub(super) fn refresh_affected(
+    rows: &mut dyn Rows,
     user: &UserId,
     ops: &[Operation],
 ) -> Result<()> {
@@ -50,8 +50,8 @@ pub(super) fn refresh_affected<R: Rows>(
 }
 
 /// Selects the new items that belong to other users and are at the top.
-pub(super) fn shared<R: Rows>(
-    rows: &mut R,
+pub(super) fn shared(
+    rows: &mut dyn Rows,
     user: &UserId,
     arrived: impl Iterator<Item = ItemId>,
 ) -> Result<Vec<ChangeEvent>> {

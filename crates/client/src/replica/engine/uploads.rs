@@ -21,8 +21,8 @@ use crate::replica::view::View;
 
 /// Records the outcomes of uploads, and the contents that later uploads of the same items expect.
 /// Returns events about originals that stay because their copy was rejected.
-pub(super) fn settle_uploads<R: Rows>(
-    rows: &mut R,
+pub(super) fn settle_uploads(
+    rows: &mut dyn Rows,
     meta: &Meta,
     uploads: &[Upload],
 ) -> Result<Vec<ChangeEvent>> {
@@ -66,8 +66,8 @@ const SIBLINGS_AT_MOST: usize = 2_048;
 
 /// Keeps a superseded content in a new item beside the original, unless that is unnecessary or
 /// impossible. Returns the resulting events.
-pub(super) fn copy_aside<R: Rows>(
-    rows: &mut R,
+pub(super) fn copy_aside(
+    rows: &mut dyn Rows,
     meta: &mut Meta,
     upload: Upload,
     op_id: OpId,
@@ -154,12 +154,12 @@ pub(super) fn copy_aside<R: Rows>(
 }
 
 /// Removes an upload, and its bytes once nothing else needs them.
-fn discard<R: Rows>(rows: &mut R, upload: &Upload) -> Result<()> {
+fn discard(rows: &mut dyn Rows, upload: &Upload) -> Result<()> {
     rows.remove_upload(upload.seq)?;
     rows.forget(&upload.item, &upload.blob_id)
 }
 
-fn siblings_of<R: Rows>(view: &mut View<'_, R>, parent: Option<&ItemId>) -> Result<Vec<Node>> {
+fn siblings_of(view: &mut View<'_>, parent: Option<&ItemId>) -> Result<Vec<Node>> {
     let ids = match parent {
         Some(parent) => {
             let few = view.rows.children(Slot::Current, parent)?.len() <= SIBLINGS_AT_MOST;
@@ -188,8 +188,8 @@ fn free_copy_name(name: &Name, device: &str, at: Timestamp, siblings: &[Node]) -
 }
 
 /// Moves the directory rows of a content that became a conflicted copy to the copy.
-fn follow_copy<R: Rows>(
-    rows: &mut R,
+fn follow_copy(
+    rows: &mut dyn Rows,
     upload: &Upload,
     copy: &ItemId,
     parent: Option<&ItemId>,
@@ -209,7 +209,7 @@ fn follow_copy<R: Rows>(
 }
 
 /// Returns the next contents whose bytes nothing needs any more.
-pub(super) fn forgettable<R: Rows>(rows: &mut R, at_most: usize) -> Result<Vec<BlobId>> {
+pub(super) fn forgettable(rows: &mut dyn Rows, at_most: usize) -> Result<Vec<BlobId>> {
     let mut going = Vec::new();
     while going.is_empty() {
         let forgotten = rows.forgotten(at_most)?;

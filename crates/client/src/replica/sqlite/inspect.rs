@@ -12,16 +12,16 @@ use super::open::{FILE, LOCK, missing, pragma};
 use super::schema::{APPLICATION_ID, FORMAT};
 use super::{SqliteRows, by_slot, storage_error};
 use crate::error::ClientError;
-use crate::replica::engine::Engine;
+use crate::replica::engine::ReplicaStore;
 use crate::replica::rows::{Result, Rows as _};
-use crate::replica::store::{ReplicaStore, Slot};
+use crate::replica::store::Slot;
 
 /// The number of problems that SQLite's check names.
 const PROBLEMS: u32 = 10;
 
 /// Opens the replica in `dir` for reading: every write to it fails, and no file is made or changed,
 /// also if a process that wrote it was killed.
-pub(crate) fn inspect_store(dir: &Path) -> Result<Box<dyn ReplicaStore>> {
+pub(crate) fn inspect_store(dir: &Path) -> Result<ReplicaStore> {
     let path = dir.join(FILE);
     if !path.is_file() {
         return Err(missing(dir));
@@ -44,7 +44,7 @@ pub(crate) fn inspect_store(dir: &Path) -> Result<Box<dyn ReplicaStore>> {
     let (current_b, committed_b) = (false, false);
     let mut rows = SqliteRows { conn, path, current_b, committed_b, at_once: true, _lock: lock };
     let meta = rows.load_meta()?;
-    Ok(Box::new(Engine::new(rows, meta)))
+    Ok(ReplicaStore::new(rows, meta))
 }
 
 /// Locks the replica as its users do. A replica without a lock file is used by nobody.

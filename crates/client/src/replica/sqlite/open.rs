@@ -15,9 +15,9 @@ use super::schema::{APPLICATION_ID, FORMAT, create, upgrade};
 use super::{SqliteRows, storage_error};
 use crate::error::ClientError;
 use crate::replica::directory::{self, private_dir};
-use crate::replica::engine::Engine;
+use crate::replica::engine::ReplicaStore;
 use crate::replica::rows::{Result, Rows as _};
-use crate::replica::store::{Meta, ReplicaStore};
+use crate::replica::store::Meta;
 
 pub(super) const FILE: &str = "replica.db";
 pub(super) const LOCK: &str = "replica.lock";
@@ -75,11 +75,7 @@ fn private_file(path: &Path) -> std::io::Result<()> {
 }
 
 /// Creates a replica in `dir`.
-pub(crate) fn create_store(
-    dir: &Path,
-    vfs: Option<&str>,
-    meta: Meta,
-) -> Result<Box<dyn ReplicaStore>> {
+pub(crate) fn create_store(dir: &Path, vfs: Option<&str>, meta: Meta) -> Result<ReplicaStore> {
     private_dir(dir).map_err(ClientError::io(format!("cannot make {}", dir.display())))?;
     let path = dir.join(FILE);
     let exists = || ClientError::ReplicaExists(dir.display().to_string());
@@ -155,7 +151,7 @@ pub(crate) fn remove_store(dir: &Path) -> std::io::Result<()> {
 }
 
 /// Opens the replica in `dir`.
-pub(crate) fn open_store(dir: &Path, vfs: Option<&str>) -> Result<Box<dyn ReplicaStore>> {
+pub(crate) fn open_store(dir: &Path, vfs: Option<&str>) -> Result<ReplicaStore> {
     if vfs.is_none() && !dir.join(FILE).is_file() {
         return Err(missing(dir));
     }
@@ -166,7 +162,7 @@ pub(super) fn missing(dir: &Path) -> ClientError {
     ClientError::NoReplica(dir.display().to_string())
 }
 
-fn open_locked(dir: &Path, vfs: Option<&str>, lock: File) -> Result<Box<dyn ReplicaStore>> {
+fn open_locked(dir: &Path, vfs: Option<&str>, lock: File) -> Result<ReplicaStore> {
     let path = dir.join(FILE);
     let conn = connect(&path, vfs)?;
     let foreign =
@@ -193,7 +189,7 @@ fn open_locked(dir: &Path, vfs: Option<&str>, lock: File) -> Result<Box<dyn Repl
     let (current_b, committed_b) = (false, false);
     let mut rows = SqliteRows { conn, path, current_b, committed_b, at_once: true, _lock: lock };
     let meta = rows.load_meta()?;
-    Ok(Box::new(Engine::new(rows, meta)))
+    Ok(ReplicaStore::new(rows, meta))
 }
 
 type StoredClock = (Option<Timestamp>, Option<Timestamp>);
