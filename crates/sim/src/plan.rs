@@ -3,6 +3,7 @@
 
 pub(crate) mod shrink;
 
+use strum::VariantArray as _;
 use vfs_sync_testkit::Random;
 
 use crate::actor::byzantine_server::Breach;
@@ -211,7 +212,7 @@ const TROUBLE: [&[Weight]; 11] = [
     &[Weight(1, |random, setup| What::Reinstall { device: device(random, setup) })],
     &[Weight(3, |random, setup| What::Breach {
         device: device(random, setup),
-        breach: *random.one(&Breach::ALL),
+        breach: *random.one(Breach::VARIANTS),
     })],
 ];
 

@@ -57,35 +57,6 @@ pub struct BatchFile {
     pub attach: AttachRequest,
 }
 
-/// The kind of a [`Call`].
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, strum::IntoStaticStr,
-)]
-#[allow(missing_docs, reason = "as the methods of TransportExt")]
-#[strum(serialize_all = "snake_case")]
-pub enum CallKind {
-    Push,
-    Pull,
-    Reconcile,
-    State,
-    Limits,
-    Stage,
-    Upload,
-    StageState,
-    OpenUpload,
-    Append,
-    Attach,
-    BlobBatch,
-    Versions,
-    Trash,
-    Restore,
-    Purge,
-    ReadBlobs,
-    Download,
-    Events,
-    Telemetry,
-}
-
 impl CallKind {
     /// Returns the name of the call's method in [`TransportExt`](super::TransportExt).
     #[must_use]
@@ -95,7 +66,12 @@ impl CallKind {
 }
 
 /// A call to a server, with the arguments of its method in [`TransportExt`](super::TransportExt).
+#[derive(strum::EnumDiscriminants)]
 #[allow(missing_docs, reason = "as the methods of TransportExt and their arguments")]
+#[strum_discriminants(name(CallKind), doc = "The kind of a [`Call`].")]
+#[strum_discriminants(derive(PartialOrd, Ord, Hash, strum::Display, strum::IntoStaticStr))]
+#[strum_discriminants(strum(serialize_all = "snake_case"))]
+#[strum_discriminants(allow(missing_docs, reason = "as the methods of TransportExt"))]
 pub enum Call {
     Push(PushRequest),
     Pull(PullQuery),
@@ -147,29 +123,8 @@ pub enum Answer {
 impl Call {
     /// Returns the kind of the call.
     #[must_use]
-    pub const fn kind(&self) -> CallKind {
-        match self {
-            Self::Push(_) => CallKind::Push,
-            Self::Pull(_) => CallKind::Pull,
-            Self::Reconcile(_) => CallKind::Reconcile,
-            Self::State(_) => CallKind::State,
-            Self::Limits => CallKind::Limits,
-            Self::Stage(_) => CallKind::Stage,
-            Self::Upload { .. } => CallKind::Upload,
-            Self::StageState(_) => CallKind::StageState,
-            Self::OpenUpload { .. } => CallKind::OpenUpload,
-            Self::Append { .. } => CallKind::Append,
-            Self::Attach { .. } => CallKind::Attach,
-            Self::BlobBatch(_) => CallKind::BlobBatch,
-            Self::Versions(_) => CallKind::Versions,
-            Self::Trash { .. } => CallKind::Trash,
-            Self::Restore { .. } => CallKind::Restore,
-            Self::Purge { .. } => CallKind::Purge,
-            Self::ReadBlobs(_) => CallKind::ReadBlobs,
-            Self::Download { .. } => CallKind::Download,
-            Self::Events(_) => CallKind::Events,
-            Self::Telemetry(_) => CallKind::Telemetry,
-        }
+    pub fn kind(&self) -> CallKind {
+        self.into()
     }
 }
 

@@ -65,7 +65,7 @@ pub const MAX_CONTENT_TYPE_BYTES: usize = 255;
 
 /// The relation of an attached blob to its item.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
 #[serde(rename_all = "camelCase")]
 pub enum RelationKind {

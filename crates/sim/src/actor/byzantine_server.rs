@@ -21,7 +21,7 @@ use crate::actor::malicious_client;
 use crate::oracle::ledger::Ledger;
 
 /// One way to break the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
 pub(crate) enum Breach {
     #[strum(serialize = "breach: a page's write id goes back")]
     PageWriteIdRegression,
@@ -58,25 +58,6 @@ pub(crate) enum Breach {
 }
 
 impl Breach {
-    pub(crate) const ALL: [Self; 16] = [
-        Self::PageWriteIdRegression,
-        Self::EmptyPageWithMore,
-        Self::DuplicateOp,
-        Self::WrongNextCursor,
-        Self::MissingNextCursor,
-        Self::PageBehindCursor,
-        Self::EmptyPageBehindCursor,
-        Self::BadItemInTheMiddle,
-        Self::ItemAtTheCursor,
-        Self::ReconcileCursorRegression,
-        Self::ReconcileWriteIdRegression,
-        Self::ReconcileOfAnother,
-        Self::EndlesslyStale,
-        Self::TooFewResults,
-        Self::ResultOfAnother,
-        Self::WrongBytes,
-    ];
-
     pub(crate) fn name(self) -> &'static str {
         self.into()
     }

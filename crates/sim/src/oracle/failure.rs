@@ -52,25 +52,6 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// All kinds of failures.
-    pub const ALL: [Self; 15] = [
-        Self::Convergence,
-        Self::Answer,
-        Self::Lost,
-        Self::AppliedTwice,
-        Self::Session,
-        Self::Causality,
-        Self::Cycle,
-        Self::FailClosed,
-        Self::FalseAlarm,
-        Self::Drain,
-        Self::Secrecy,
-        Self::Content,
-        Self::Panic,
-        Self::Determinism,
-        Self::Endless,
-    ];
-
     /// Returns the exit code of the program if this is the first failure.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
