@@ -90,44 +90,5 @@ impl Record {
 
 /// Copies a call without the bytes to upload.
 pub(crate) fn without_data(call: &Call) -> Call {
-    match call {
-        Call::Push(request) => Call::Push(request.clone()),
-        Call::Pull(query) => Call::Pull(query.clone()),
-        Call::Reconcile(request) => Call::Reconcile(request.clone()),
-        Call::State(client_id) => Call::State(client_id.clone()),
-        Call::Limits => Call::Limits,
-        Call::Stage(request) => Call::Stage(request.clone()),
-        Call::Upload { staging_id, size, digest, .. } => Call::Upload {
-            staging_id: staging_id.clone(),
-            size: *size,
-            digest: *digest,
-            data: Box::pin(futures::stream::empty()),
-        },
-        Call::StageState(staging_id) => Call::StageState(staging_id.clone()),
-        Call::OpenUpload { stage, size } => Call::OpenUpload { stage: stage.clone(), size: *size },
-        Call::Append { staging_id, offset, size, .. } => Call::Append {
-            staging_id: staging_id.clone(),
-            offset: *offset,
-            size: *size,
-            data: Box::pin(futures::stream::empty()),
-        },
-        Call::Attach { staging_id, request } => {
-            Call::Attach { staging_id: staging_id.clone(), request: request.clone() }
-        }
-        Call::BlobBatch(files) => Call::BlobBatch(files.clone()),
-        Call::Versions(item_id) => Call::Versions(item_id.clone()),
-        Call::Trash { cursor, limit } => Call::Trash { cursor: cursor.clone(), limit: *limit },
-        Call::Restore { item_id, recursive } => {
-            Call::Restore { item_id: item_id.clone(), recursive: *recursive }
-        }
-        Call::Purge { item_id, recursive } => {
-            Call::Purge { item_id: item_id.clone(), recursive: *recursive }
-        }
-        Call::ReadBlobs(blobs) => Call::ReadBlobs(blobs.clone()),
-        Call::Download { blob_id, offset } => {
-            Call::Download { blob_id: blob_id.clone(), offset: *offset }
-        }
-        Call::Events(client_id) => Call::Events(client_id.clone()),
-        Call::Telemetry(request) => Call::Telemetry(request.clone()),
-    }
+    call.with_data(Box::pin(futures::stream::empty()))
 }

@@ -126,6 +126,47 @@ impl Call {
     pub fn kind(&self) -> CallKind {
         self.into()
     }
+
+    /// Copies the call, with `data` as the bytes that it uploads, if it uploads any.
+    #[must_use]
+    pub fn with_data(&self, data: ByteStream) -> Self {
+        match self {
+            Self::Push(request) => Self::Push(request.clone()),
+            Self::Pull(query) => Self::Pull(query.clone()),
+            Self::Reconcile(request) => Self::Reconcile(request.clone()),
+            Self::State(client_id) => Self::State(client_id.clone()),
+            Self::Limits => Self::Limits,
+            Self::Stage(request) => Self::Stage(request.clone()),
+            Self::Upload { staging_id, size, digest, .. } => {
+                Self::Upload { staging_id: staging_id.clone(), size: *size, digest: *digest, data }
+            }
+            Self::StageState(staging_id) => Self::StageState(staging_id.clone()),
+            Self::OpenUpload { stage, size } => {
+                Self::OpenUpload { stage: stage.clone(), size: *size }
+            }
+            Self::Append { staging_id, offset, size, .. } => {
+                Self::Append { staging_id: staging_id.clone(), offset: *offset, size: *size, data }
+            }
+            Self::Attach { staging_id, request } => {
+                Self::Attach { staging_id: staging_id.clone(), request: request.clone() }
+            }
+            Self::BlobBatch(files) => Self::BlobBatch(files.clone()),
+            Self::Versions(item_id) => Self::Versions(item_id.clone()),
+            Self::Trash { cursor, limit } => Self::Trash { cursor: cursor.clone(), limit: *limit },
+            Self::Restore { item_id, recursive } => {
+                Self::Restore { item_id: item_id.clone(), recursive: *recursive }
+            }
+            Self::Purge { item_id, recursive } => {
+                Self::Purge { item_id: item_id.clone(), recursive: *recursive }
+            }
+            Self::ReadBlobs(blobs) => Self::ReadBlobs(blobs.clone()),
+            Self::Download { blob_id, offset } => {
+                Self::Download { blob_id: blob_id.clone(), offset: *offset }
+            }
+            Self::Events(client_id) => Self::Events(client_id.clone()),
+            Self::Telemetry(request) => Self::Telemetry(request.clone()),
+        }
+    }
 }
 
 /// The connection to a server: one call, one answer. An implementation carries calls to a server,

@@ -128,48 +128,7 @@ impl Kept {
 
     /// Returns the call, to make it once more.
     pub(super) fn again(&self) -> Call {
-        match &*self.call() {
-            Call::Push(request) => Call::Push(request.clone()),
-            Call::Pull(query) => Call::Pull(query.clone()),
-            Call::Reconcile(request) => Call::Reconcile(request.clone()),
-            Call::State(client_id) => Call::State(client_id.clone()),
-            Call::Events(client_id) => Call::Events(client_id.clone()),
-            Call::Limits => Call::Limits,
-            Call::Stage(request) => Call::Stage(request.clone()),
-            Call::Upload { staging_id, size, digest, .. } => Call::Upload {
-                staging_id: staging_id.clone(),
-                size: *size,
-                digest: *digest,
-                data: self.bytes(),
-            },
-            Call::StageState(staging_id) => Call::StageState(staging_id.clone()),
-            Call::OpenUpload { stage, size } => {
-                Call::OpenUpload { stage: stage.clone(), size: *size }
-            }
-            Call::Append { staging_id, offset, size, .. } => Call::Append {
-                staging_id: staging_id.clone(),
-                offset: *offset,
-                size: *size,
-                data: self.bytes(),
-            },
-            Call::Attach { staging_id, request } => {
-                Call::Attach { staging_id: staging_id.clone(), request: request.clone() }
-            }
-            Call::BlobBatch(files) => Call::BlobBatch(files.clone()),
-            Call::Versions(item_id) => Call::Versions(item_id.clone()),
-            Call::Trash { cursor, limit } => Call::Trash { cursor: cursor.clone(), limit: *limit },
-            Call::Restore { item_id, recursive } => {
-                Call::Restore { item_id: item_id.clone(), recursive: *recursive }
-            }
-            Call::Purge { item_id, recursive } => {
-                Call::Purge { item_id: item_id.clone(), recursive: *recursive }
-            }
-            Call::ReadBlobs(blobs) => Call::ReadBlobs(blobs.clone()),
-            Call::Download { blob_id, offset } => {
-                Call::Download { blob_id: blob_id.clone(), offset: *offset }
-            }
-            Call::Telemetry(request) => Call::Telemetry(request.clone()),
-        }
+        self.call().with_data(self.bytes())
     }
 
     fn files(&self) -> Vec<BatchFile> {
