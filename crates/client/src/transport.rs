@@ -8,7 +8,7 @@ mod ext;
 mod http;
 
 pub use call::{Answer, BatchFile, ByteStream, Call, CallKind, PullQuery, Transport};
-pub use error::TransportError;
+pub use error::{Result, TransportError};
 pub use events::{EventParser, EventStream, LiveEvent};
 pub use ext::TransportExt;
 pub use http::answer::read_answer;

@@ -18,7 +18,7 @@ use vfs_sync_core::wire::{
     VersionsResponse,
 };
 
-use super::error::TransportError;
+use super::error::Result;
 use super::events::EventStream;
 use crate::device::Device;
 
@@ -109,12 +109,12 @@ pub enum Answer {
     OpenUpload(u64),
     Append(()),
     Attach(AttachResponse),
-    BlobBatch(Vec<Result<AttachResponse, TransportError>>),
+    BlobBatch(Vec<Result<AttachResponse>>),
     Versions(VersionsResponse),
     Trash(TrashPage),
     Restore(RestoreResponse),
     Purge(PurgeResponse),
-    ReadBlobs(Option<Vec<Result<Bytes, TransportError>>>),
+    ReadBlobs(Option<Vec<Result<Bytes>>>),
     Download(ByteStream),
     Events(EventStream),
     Telemetry(()),
@@ -179,7 +179,7 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// [`TransportError::unsupported`] for a call that the transport does not have, otherwise the
     /// failure of the call.
-    async fn call(&self, call: Call) -> Result<Answer, TransportError>;
+    async fn call(&self, call: Call) -> Result<Answer>;
 
     /// Binds the transport to the user of a replica, before its first call. From then on every
     /// request names `user`, and an answer for another user is [`TransportError::WrongUser`]. A

@@ -6,6 +6,9 @@ use vfs_sync_core::cursor::{Cursor, EarlierEpoch};
 use vfs_sync_core::id::{ReplicaId, UserId, WriteId};
 use vfs_sync_core::wire::{EpochEnd, code};
 
+/// The result of a call to a server.
+pub type Result<T, E = TransportError> = std::result::Result<T, E>;
+
 /// The reason why a call has no usable answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TransportError {

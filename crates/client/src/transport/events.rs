@@ -11,7 +11,7 @@ use serde::Deserialize;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::ChangeId;
 
-use super::error::TransportError;
+use super::error::{Result, TransportError};
 
 /// The longest line of a stream, in bytes.
 const MAX_LINE_BYTES: usize = 8 * 1024;
@@ -42,7 +42,7 @@ pub enum LiveEvent {
 }
 
 /// A stream of live updates. It ends when the server ends it; after an error nothing follows.
-pub type EventStream = Pin<Box<dyn Stream<Item = Result<LiveEvent, TransportError>> + Send>>;
+pub type EventStream = Pin<Box<dyn Stream<Item = Result<LiveEvent>> + Send>>;
 
 #[derive(Deserialize)]
 struct HeadData {
@@ -85,7 +85,7 @@ impl EventParser {
     /// # Errors
     /// [`TransportError::MalformedResponse`] for a line or an event beyond the bounds, or an event
     /// with the wrong data. The stream must not be read further.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<LiveEvent>, TransportError> {
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<LiveEvent>> {
         let mut events = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -108,7 +108,7 @@ impl EventParser {
         Ok(events)
     }
 
-    fn line(&mut self, line: &[u8]) -> Result<Option<LiveEvent>, TransportError> {
+    fn line(&mut self, line: &[u8]) -> Result<Option<LiveEvent>> {
         let mut line = line;
         if !std::mem::replace(&mut self.begun, true) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
@@ -142,7 +142,7 @@ impl EventParser {
     }
 
     /// Ends the present event.
-    fn event(&mut self) -> Result<Option<LiveEvent>, TransportError> {
+    fn event(&mut self) -> Result<Option<LiveEvent>> {
         let (name, data) = (std::mem::take(&mut self.name), std::mem::take(&mut self.data));
         if !std::mem::take(&mut self.has_data) {
             return Ok(None);
@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(parts: &[&[u8]]) -> Result<Vec<LiveEvent>, TransportError> {
+    fn parse(parts: &[&[u8]]) -> Result<Vec<LiveEvent>> {
         let mut parser = EventParser::new();
         let mut events = Vec::new();
         for part in parts {

@@ -42,7 +42,7 @@ use vfs_sync_core::wire::{
 use self::meant_for::MeantFor;
 use self::net::{Body, Response, Url};
 use super::call::{Answer, BatchFile, ByteStream, Call, PullQuery, Transport};
-use super::error::TransportError;
+use super::error::{Result, TransportError};
 use crate::device::{BoundDevice, Device};
 
 /// A source of bearer tokens.
@@ -61,7 +61,7 @@ pub trait TokenProvider: Send + Sync + 'static {
     /// # Errors
     /// [`TransportError::Unauthorized`] with the sentence of [`Self::token`], unless the provider has
     /// errors of its own.
-    async fn provide(&self, refresh: bool) -> Result<String, TransportError> {
+    async fn provide(&self, refresh: bool) -> Result<String> {
         self.token(refresh).await.map_err(TransportError::Unauthorized)
     }
 }
@@ -181,7 +181,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// [`TransportError::InvalidAddress`] if the base URL is invalid, or TLS cannot be set up.
-    pub fn new(config: HttpConfig, token: impl TokenProvider) -> Result<Self, TransportError> {
+    pub fn new(config: HttpConfig, token: impl TokenProvider) -> Result<Self> {
         let refused = TransportError::InvalidAddress;
         let base = Url::parse(&config.base_url).map_err(|error| {
             refused(format!("the server's address {:?} is no URL: {error}", config.base_url))
@@ -232,7 +232,7 @@ impl HttpTransport {
     }
 
     /// Sends a call; on `401` it asks for another token, once. Returns any answer except a `401`.
-    async fn send(&self, call: &HttpCall) -> Result<Response, TransportError> {
+    async fn send(&self, call: &HttpCall) -> Result<Response> {
         let mut refresh = false;
         loop {
             let mut request = self.http.request(call.method.clone(), call.url.clone());
@@ -257,7 +257,7 @@ impl HttpTransport {
     }
 
     /// Sends a call and reads its answer.
-    async fn fetch<T: DeserializeOwned>(&self, call: HttpCall) -> Result<T, TransportError> {
+    async fn fetch<T: DeserializeOwned>(&self, call: HttpCall) -> Result<T> {
         let response = self.send(&call).await?;
         answer::read(call.name, response).await
     }
@@ -319,7 +319,7 @@ pub fn batch_request(files: &[BatchFile]) -> BlobBatchRequest {
 pub fn batch_results(
     answer: BlobBatchResponse,
     files: Vec<BatchFile>,
-) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
+) -> Result<Vec<Result<AttachResponse>>> {
     if answer.results.len() != files.len() {
         return Err(malformed("blobBatch", "results", "are not one for each file"));
     }
@@ -370,7 +370,7 @@ impl Transport for HttpTransport {
         self.device.bind(device);
     }
 
-    async fn call(&self, call: Call) -> Result<Answer, TransportError> {
+    async fn call(&self, call: Call) -> Result<Answer> {
         Ok(match call {
             Call::Push(request) => Answer::Push(self.push(&request).await?),
             Call::Pull(query) => Answer::Pull(self.pull(&query).await?),
@@ -414,11 +414,11 @@ impl Transport for HttpTransport {
 
 /// The calls of [`Transport`], with one method for each.
 impl HttpTransport {
-    async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
+    async fn push(&self, request: &PushRequest) -> Result<PushResponse> {
         self.fetch(self.post("push", &["crdt", "push"], request)).await
     }
 
-    async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError> {
+    async fn pull(&self, query: &PullQuery) -> Result<PullPage> {
         let mut url = self.url(&["crdt", "vfs-sync"]);
         {
             let mut pairs = url.query_pairs_mut();
@@ -437,15 +437,12 @@ impl HttpTransport {
         self.fetch(self.get("pull", url)).await
     }
 
-    async fn reconcile(
-        &self,
-        request: &ReconcileRequest,
-    ) -> Result<ReconcileResponse, TransportError> {
+    async fn reconcile(&self, request: &ReconcileRequest) -> Result<ReconcileResponse> {
         let call = self.post("reconcile", &["crdt", "reconcile"], request);
         self.fetch::<answer::Reconciled>(call).await.map(Into::into)
     }
 
-    async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse, TransportError> {
+    async fn state(&self, client_id: &ReplicaId) -> Result<StateResponse> {
         let mut url = self.url(&["crdt", "state"]);
         url.query_pairs_mut().append_pair("clientId", client_id.as_str());
         let answer: StateResponse = self.fetch(self.get("state", url)).await?;
@@ -455,11 +452,11 @@ impl HttpTransport {
         Ok(answer)
     }
 
-    async fn limits(&self) -> Result<Limits, TransportError> {
+    async fn limits(&self) -> Result<Limits> {
         self.fetch(self.get("limits", self.url(&["limits"]))).await
     }
 
-    async fn stage(&self, request: &StageRequest) -> Result<StageResponse, TransportError> {
+    async fn stage(&self, request: &StageRequest) -> Result<StageResponse> {
         let answer: StageResponse =
             self.fetch(self.post("stage", &["blobs", "stage"], request)).await?;
         if request.staging_id.as_ref().is_some_and(|id| *id != answer.staging_id) {
@@ -474,7 +471,7 @@ impl HttpTransport {
         size: u64,
         digest: Sha256Digest,
         data: ByteStream,
-    ) -> Result<UploadResponse, TransportError> {
+    ) -> Result<UploadResponse> {
         let url = self.url(&["blobs", "stage", staging_id.as_str(), "data"]);
         let seconds = size.div_ceil(self.config.slowest_transfer.max(1));
         let timeout = self.config.request_timeout + Duration::from_secs(seconds);
@@ -490,7 +487,7 @@ impl HttpTransport {
         answer::read("upload", response).await
     }
 
-    async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse, TransportError> {
+    async fn stage_state(&self, staging_id: &StagingId) -> Result<StageResponse> {
         let url = self.url(&["blobs", "stage", staging_id.as_str()]);
         let answer: StageResponse = self.fetch(self.get("stageState", url)).await?;
         if answer.staging_id != *staging_id {
@@ -503,7 +500,7 @@ impl HttpTransport {
         &self,
         staging_id: &StagingId,
         request: &AttachRequest,
-    ) -> Result<AttachResponse, TransportError> {
+    ) -> Result<AttachResponse> {
         let path = ["blobs", "stage", staging_id.as_str(), "attach"];
         let answer: AttachResponse = self.fetch(self.post("attach", &path, request)).await?;
         let wrong = [
@@ -518,10 +515,7 @@ impl HttpTransport {
         }
     }
 
-    async fn blob_batch(
-        &self,
-        mut files: Vec<BatchFile>,
-    ) -> Result<Vec<Result<AttachResponse, TransportError>>, TransportError> {
+    async fn blob_batch(&self, mut files: Vec<BatchFile>) -> Result<Vec<Result<AttachResponse>>> {
         let call = self.post("blobBatch", &["blobs", "batch"], &batch_request(&files));
         // They are in the call's body now: while it is answered, once is enough.
         files.iter_mut().for_each(|file| file.data = Bytes::new());
@@ -529,7 +523,7 @@ impl HttpTransport {
         batch_results(answer, files)
     }
 
-    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse, TransportError> {
+    async fn versions(&self, item_id: &ItemId) -> Result<VersionsResponse> {
         let url = self.url(&["items", item_id.as_str(), "versions"]);
         let answer: VersionsResponse = self.fetch(self.get("versions", url)).await?;
         if answer.item_id != *item_id {
@@ -538,7 +532,7 @@ impl HttpTransport {
         Ok(answer)
     }
 
-    async fn trash(&self, cursor: Option<&str>, limit: u32) -> Result<TrashPage, TransportError> {
+    async fn trash(&self, cursor: Option<&str>, limit: u32) -> Result<TrashPage> {
         let mut url = self.url(&["trash"]);
         url.query_pairs_mut().append_pair("limit", &limit.to_string());
         if let Some(cursor) = cursor {
@@ -547,11 +541,7 @@ impl HttpTransport {
         self.fetch(self.get("trash", url)).await
     }
 
-    async fn restore(
-        &self,
-        item_id: &ItemId,
-        recursive: bool,
-    ) -> Result<RestoreResponse, TransportError> {
+    async fn restore(&self, item_id: &ItemId, recursive: bool) -> Result<RestoreResponse> {
         let url = self.trashed_url(&["trash", item_id.as_str(), "restore"], recursive);
         let call = HttpCall { method: Method::POST, ..self.get("restore", url) };
         let answer: RestoreResponse = self.fetch(call).await?;
@@ -561,11 +551,7 @@ impl HttpTransport {
         Ok(answer)
     }
 
-    async fn purge(
-        &self,
-        item_id: &ItemId,
-        recursive: bool,
-    ) -> Result<PurgeResponse, TransportError> {
+    async fn purge(&self, item_id: &ItemId, recursive: bool) -> Result<PurgeResponse> {
         let url = self.trashed_url(&["trash", item_id.as_str()], recursive);
         let call = HttpCall { method: Method::DELETE, ..self.get("purge", url) };
         let answer: PurgeResponse = self.fetch(call).await?;
@@ -575,12 +561,12 @@ impl HttpTransport {
         Ok(answer)
     }
 
-    async fn telemetry(&self, request: &TelemetryRequest) -> Result<(), TransportError> {
+    async fn telemetry(&self, request: &TelemetryRequest) -> Result<()> {
         let call = self.post("telemetry", &["telemetry"], request);
         answer::check_status(call.name, self.send(&call).await?).await.map(drop)
     }
 
-    async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
+    async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream> {
         let url = self.url(&["blobs", blob_id.as_str()]);
         let mut call = HttpCall { timeout: None, ..self.get("download", url) };
         if let (true, Ok(range)) = (offset > 0, format!("bytes={offset}-").try_into()) {

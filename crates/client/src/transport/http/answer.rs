@@ -13,7 +13,7 @@ use vfs_sync_core::problem::Problem;
 use vfs_sync_core::wire::{EpochEnd, ErrorBody, ReconcileResponse, WriteIds, code};
 
 use super::net::{self, Response};
-use crate::transport::error::{STORAGE_FULL, TransportError};
+use crate::transport::error::{Result, STORAGE_FULL, TransportError};
 
 /// The greatest size of an answer that is read: a page of 4 MiB, with a margin.
 const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
@@ -51,10 +51,7 @@ pub(super) fn network(error: net::Error) -> TransportError {
     TransportError::Network { reason, retry_after: None }
 }
 
-pub(super) async fn body(
-    call: &'static str,
-    mut response: Response,
-) -> Result<Vec<u8>, TransportError> {
+pub(super) async fn body(call: &'static str, mut response: Response) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(network)? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {
@@ -66,10 +63,7 @@ pub(super) async fn body(
 }
 
 /// Returns an answer with a success status; converts any other status to its error.
-pub(super) async fn check_status(
-    call: &'static str,
-    response: Response,
-) -> Result<Response, TransportError> {
+pub(super) async fn check_status(call: &'static str, response: Response) -> Result<Response> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -106,7 +100,7 @@ pub fn read_answer<T: DeserializeOwned>(
     status: u16,
     retry_after: Option<Duration>,
     body: &[u8],
-) -> Result<T, TransportError> {
+) -> Result<T> {
     match StatusCode::from_u16(status) {
         Ok(StatusCode::OK | StatusCode::CREATED) => parse(call, body),
         Ok(status) if !status.is_success() => Err(failure(call, status, retry_after, body)),
@@ -200,16 +194,12 @@ fn optional<T: DeserializeOwned>(
     call: &'static str,
     details: &serde_json::Map<String, Value>,
     field: &str,
-) -> Result<Option<T>, TransportError> {
+) -> Result<Option<T>> {
     let value = details.get(field).cloned().unwrap_or_default();
     serde_json::from_value(value).map_err(|error| super::malformed(call, field, &error.to_string()))
 }
 
-fn cursor(
-    call: &'static str,
-    field: &str,
-    value: Option<&Value>,
-) -> Result<Option<Cursor>, TransportError> {
+fn cursor(call: &'static str, field: &str, value: Option<&Value>) -> Result<Option<Cursor>> {
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Cursor::decode(text)
@@ -219,10 +209,7 @@ fn cursor(
     }
 }
 
-fn history(
-    call: &'static str,
-    value: Option<&Value>,
-) -> Result<Option<Vec<EpochEnd>>, TransportError> {
+fn history(call: &'static str, value: Option<&Value>) -> Result<Option<Vec<EpochEnd>>> {
     let malformed = |reason: &str| super::malformed(call, "history", reason);
     let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
     let history = Vec::<EpochEnd>::deserialize(value).map_err(|e| malformed(&e.to_string()))?;
@@ -235,11 +222,7 @@ fn history(
 }
 
 /// Returns the number of the answer's first bytes to leave out, so that it begins at `offset`.
-pub(super) fn skipped(
-    call: &'static str,
-    response: &Response,
-    offset: u64,
-) -> Result<u64, TransportError> {
+pub(super) fn skipped(call: &'static str, response: &Response, offset: u64) -> Result<u64> {
     match response.status() {
         // A server may ignore the range and answer with the whole content.
         StatusCode::OK => Ok(offset),
@@ -259,10 +242,7 @@ pub(super) fn skipped(
 }
 
 /// Parses an answer of the protocol.
-pub(super) async fn read<T: DeserializeOwned>(
-    call: &'static str,
-    response: Response,
-) -> Result<T, TransportError> {
+pub(super) async fn read<T: DeserializeOwned>(call: &'static str, response: Response) -> Result<T> {
     let response = check_status(call, response).await?;
     let status = response.status();
     if !matches!(status, StatusCode::OK | StatusCode::CREATED) {
@@ -272,10 +252,7 @@ pub(super) async fn read<T: DeserializeOwned>(
     parse(call, &body)
 }
 
-pub(super) fn parse<T: DeserializeOwned>(
-    call: &'static str,
-    body: &[u8],
-) -> Result<T, TransportError> {
+pub(super) fn parse<T: DeserializeOwned>(call: &'static str, body: &[u8]) -> Result<T> {
     // Serde would take an array for a struct's fields in their order.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(super::malformed(call, "body", "is not an object"));

@@ -8,19 +8,16 @@ use vfs_sync_core::limits::{MAX_BLOB_BATCH_BYTES, MAX_INLINE_BLOB_BYTES};
 use vfs_sync_core::wire::{BlobReadHead, BlobReadRequest};
 
 use super::{HttpCall, HttpTransport, answer, malformed};
-use crate::transport::error::TransportError;
+use crate::transport::error::{Result, TransportError};
 
 const CALL: &str = "readBlobs";
 /// The greatest size of a head: an error's message, and details that the client ignores.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-type Outcomes = Vec<Result<Bytes, TransportError>>;
+type Outcomes = Vec<Result<Bytes>>;
 
 impl HttpTransport {
-    pub(super) async fn read_blobs(
-        &self,
-        blobs: &[BlobId],
-    ) -> Result<Option<Outcomes>, TransportError> {
+    pub(super) async fn read_blobs(&self, blobs: &[BlobId]) -> Result<Option<Outcomes>> {
         let request = BlobReadRequest { blob_ids: blobs.to_vec() };
         let call =
             HttpCall { timeout: None, ..self.post(CALL, &["blobs", "batch", "read"], &request) };
@@ -47,10 +44,7 @@ impl HttpTransport {
 /// # Errors
 /// [`TransportError::MalformedResponse`] if it is no such answer; [`TransportError::Network`] if it
 /// ends too early.
-pub fn read_blobs_answer(
-    asked: &[BlobId],
-    body: &[u8],
-) -> Result<Vec<Result<Bytes, TransportError>>, TransportError> {
+pub fn read_blobs_answer(asked: &[BlobId], body: &[u8]) -> Result<Vec<Result<Bytes>>> {
     let mut parser = Parser { asked, outcomes: Vec::new(), rest: BytesMut::new(), read: 0 };
     parser.feed(body)?;
     parser.finish()
@@ -66,14 +60,14 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    fn feed(&mut self, chunk: &[u8]) -> Result<(), TransportError> {
+    fn feed(&mut self, chunk: &[u8]) -> Result<()> {
         self.rest.extend_from_slice(chunk);
         while self.one()? {}
         Ok(())
     }
 
     /// Parses the next blob, if all of it has arrived.
-    fn one(&mut self) -> Result<bool, TransportError> {
+    fn one(&mut self) -> Result<bool> {
         let Some(end) = self.rest.iter().take(MAX_HEAD_BYTES).position(|byte| *byte == b'\n')
         else {
             return match self.rest.len() >= MAX_HEAD_BYTES {
@@ -108,7 +102,7 @@ impl Parser<'_> {
         Ok(true)
     }
 
-    fn finish(self) -> Result<Outcomes, TransportError> {
+    fn finish(self) -> Result<Outcomes> {
         if self.rest.is_empty() && self.outcomes.len() == self.asked.len() {
             return Ok(self.outcomes);
         }
@@ -124,7 +118,7 @@ mod tests {
     const ANSWER: &[u8] = b"{\"blobId\":\"a\",\"size\":3}\na\nb{\"blobId\":\"b\",\"error\":\
         {\"httpStatus\":404,\"error\":\"Gone\",\"code\":\"unknown_blob\"}}\n{\"blobId\":\"c\",\"size\":0}\n";
 
-    fn parse(chunks: &[&[u8]]) -> Result<Outcomes, TransportError> {
+    fn parse(chunks: &[&[u8]]) -> Result<Outcomes> {
         let asked = ["a", "b", "c"].map(|id| BlobId::new(id).unwrap());
         let mut parser =
             Parser { asked: &asked, outcomes: Vec::new(), rest: BytesMut::new(), read: 0 };

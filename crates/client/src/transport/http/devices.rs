@@ -9,14 +9,14 @@ use vfs_sync_core::wire::device::{
 };
 
 use super::{HttpCall, HttpTransport, answer, malformed};
-use crate::transport::error::TransportError;
+use crate::transport::error::Result;
 
 impl HttpTransport {
     /// Lists a page of the user's devices, from `cursor` on.
     ///
     /// # Errors
     /// [`TransportError::Refused`] with `404` from a server without devices.
-    pub async fn devices(&self, cursor: Option<&str>) -> Result<DevicesResponse, TransportError> {
+    pub async fn devices(&self, cursor: Option<&str>) -> Result<DevicesResponse> {
         let mut url = self.url(&["devices"]);
         if let Some(cursor) = cursor {
             url.query_pairs_mut().append_pair("cursor", cursor);
@@ -28,11 +28,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// [`TransportError::Refused`] with `404` for an unknown device.
-    pub async fn rename_device(
-        &self,
-        client: &ReplicaId,
-        name: &str,
-    ) -> Result<(), TransportError> {
+    pub async fn rename_device(&self, client: &ReplicaId, name: &str) -> Result<()> {
         let body = RenameDevice { name: name.to_owned() };
         self.done(self.post("renameDevice", &["devices", client.as_str()], &body)).await
     }
@@ -41,7 +37,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// [`TransportError::Refused`] with `404` for an unknown device.
-    pub async fn revoke_device(&self, client: &ReplicaId) -> Result<(), TransportError> {
+    pub async fn revoke_device(&self, client: &ReplicaId) -> Result<()> {
         let url = self.url(&["devices", client.as_str()]);
         self.done(HttpCall { method: Method::DELETE, ..self.get("revokeDevice", url) }).await
     }
@@ -55,7 +51,7 @@ impl HttpTransport {
         &self,
         user: Option<&UserId>,
         cursor: Option<&str>,
-    ) -> Result<DevicesResponse, TransportError> {
+    ) -> Result<DevicesResponse> {
         let mut url = self.url(&["admin", "devices"]);
         for (name, value) in [("userId", user.map(UserId::as_str)), ("cursor", cursor)] {
             if let Some(value) = value {
@@ -69,11 +65,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// As [`Self::devices_of`]; `404` for an unknown device.
-    pub async fn revoke_device_of(
-        &self,
-        user: &UserId,
-        client: &ReplicaId,
-    ) -> Result<(), TransportError> {
+    pub async fn revoke_device_of(&self, user: &UserId, client: &ReplicaId) -> Result<()> {
         let url = self.url(&["admin", "devices", user.as_str(), client.as_str()]);
         self.done(HttpCall { method: Method::DELETE, ..self.get("revokeDeviceOf", url) }).await
     }
@@ -82,7 +74,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// As [`Self::devices_of`].
-    pub async fn users(&self, after: Option<&UserId>) -> Result<UsersResponse, TransportError> {
+    pub async fn users(&self, after: Option<&UserId>) -> Result<UsersResponse> {
         let mut url = self.url(&["admin", "users"]);
         if let Some(after) = after {
             url.query_pairs_mut().append_pair("after", after.as_str());
@@ -98,7 +90,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// As [`Self::devices_of`]; `404` for an unknown user.
-    pub async fn user(&self, user: &UserId) -> Result<UserView, TransportError> {
+    pub async fn user(&self, user: &UserId) -> Result<UserView> {
         self.fetch(self.get("user", self.url(&["admin", "users", user.as_str()]))).await
     }
 
@@ -106,11 +98,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// As [`Self::devices_of`].
-    pub async fn limit_user(
-        &self,
-        user: &UserId,
-        limits: &UserLimits,
-    ) -> Result<(), TransportError> {
+    pub async fn limit_user(&self, user: &UserId, limits: &UserLimits) -> Result<()> {
         let path = ["admin", "users", user.as_str(), "limits"];
         self.done(self.post("limitUser", &path, limits)).await
     }
@@ -119,7 +107,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// As [`Self::devices_of`].
-    pub async fn enable_user(&self, user: &UserId, enabled: bool) -> Result<(), TransportError> {
+    pub async fn enable_user(&self, user: &UserId, enabled: bool) -> Result<()> {
         let step = if enabled { "enable" } else { "disable" };
         let url = self.url(&["admin", "users", user.as_str(), step]);
         self.done(HttpCall { method: Method::POST, ..self.get("enableUser", url) }).await
@@ -134,7 +122,7 @@ impl HttpTransport {
         &self,
         user: &UserId,
         wait_seconds: Option<u64>,
-    ) -> Result<DeletionView, TransportError> {
+    ) -> Result<DeletionView> {
         let path = ["admin", "users", user.as_str(), "delete"];
         let request = DeleteUserRequest { wait_seconds };
         self.fetch(self.post("deleteUser", &path, &request)).await
@@ -144,13 +132,13 @@ impl HttpTransport {
     ///
     /// # Errors
     /// As [`Self::devices_of`]; `409` while the user is being removed.
-    pub async fn allow_user(&self, user: &UserId) -> Result<AllowUserResponse, TransportError> {
+    pub async fn allow_user(&self, user: &UserId) -> Result<AllowUserResponse> {
         let url = self.url(&["admin", "users", user.as_str(), "allow"]);
         self.fetch(HttpCall { method: Method::POST, ..self.get("allowUser", url) }).await
     }
 
     /// Sends a call that is answered by `204`.
-    async fn done(&self, call: HttpCall) -> Result<(), TransportError> {
+    async fn done(&self, call: HttpCall) -> Result<()> {
         let response = answer::check_status(call.name, self.send(&call).await?).await?;
         if response.status() != StatusCode::NO_CONTENT {
             return Err(malformed(call.name, "status", "is not 204"));

@@ -7,7 +7,7 @@ use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{BlocksResponse, GroupsResponse, KnownResponse, MembersResponse};
 
 use super::{HttpCall, HttpTransport, answer, malformed};
-use crate::transport::error::TransportError;
+use crate::transport::error::Result;
 
 /// Returns the path step of a kind of group; a user has no members, and no such route.
 const fn plural(kind: PrincipalType) -> &'static str {
@@ -29,7 +29,7 @@ impl HttpTransport {
         group: &Principal,
         member: &UserId,
         present: bool,
-    ) -> Result<(), TransportError> {
+    ) -> Result<()> {
         let (kind, id) = (plural(group.kind), group.id.as_str());
         let url = self.url(&["admin", kind, id, "members", member.as_str()]);
         let method = if present { Method::PUT } else { Method::DELETE };
@@ -51,7 +51,7 @@ impl HttpTransport {
         group: &Principal,
         after: Option<&UserId>,
         limit: u32,
-    ) -> Result<MembersResponse, TransportError> {
+    ) -> Result<MembersResponse> {
         let mut url = self.url(&["admin", plural(group.kind), group.id.as_str(), "members"]);
         url.query_pairs_mut().append_pair("limit", &limit.to_string());
         if let Some(after) = after {
@@ -69,7 +69,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// As any call.
-    pub async fn groups(&self) -> Result<GroupsResponse, TransportError> {
+    pub async fn groups(&self) -> Result<GroupsResponse> {
         self.fetch(self.get("groups", self.url(&["groups"]))).await
     }
 
@@ -81,7 +81,7 @@ impl HttpTransport {
     /// [`TransportError::Refused`] with status `400` for the user's own id, or beyond
     /// [`MAX_BLOCKED_OWNERS`](vfs_sync_core::limits::MAX_BLOCKED_OWNERS); with `404` from a server
     /// without blocks.
-    pub async fn set_block(&self, owner: &UserId, blocked: bool) -> Result<(), TransportError> {
+    pub async fn set_block(&self, owner: &UserId, blocked: bool) -> Result<()> {
         let url = self.url(&["blocks", owner.as_str()]);
         let method = if blocked { Method::PUT } else { Method::DELETE };
         let call = HttpCall { method, ..self.get("setBlock", url) };
@@ -96,7 +96,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// As any call.
-    pub async fn blocks(&self) -> Result<BlocksResponse, TransportError> {
+    pub async fn blocks(&self) -> Result<BlocksResponse> {
         self.fetch(self.get("blocks", self.url(&["blocks"]))).await
     }
 
@@ -105,7 +105,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// As any call.
-    pub async fn knows(&self, principal: &Principal) -> Result<bool, TransportError> {
+    pub async fn knows(&self, principal: &Principal) -> Result<bool> {
         let url = self.url(&["principals", principal.kind.as_str(), principal.id.as_str()]);
         let answer: KnownResponse = self.fetch(self.get("principal", url)).await?;
         Ok(answer.known)

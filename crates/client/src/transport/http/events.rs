@@ -6,7 +6,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue};
 use vfs_sync_core::id::ReplicaId;
 
 use super::{HttpCall, HttpTransport, answer, malformed};
-use crate::transport::error::TransportError;
+use crate::transport::error::Result;
 use crate::transport::events::{EventParser, EventStream};
 
 /// The media type of server-sent events.
@@ -15,10 +15,7 @@ const EVENTS: &str = "text/event-stream";
 impl HttpTransport {
     /// Opens the stream of live updates. The transport's idle time-out ends a stream on which
     /// nothing comes.
-    pub(super) async fn events(
-        &self,
-        client_id: &ReplicaId,
-    ) -> Result<EventStream, TransportError> {
+    pub(super) async fn events(&self, client_id: &ReplicaId) -> Result<EventStream> {
         let mut url = self.url(&["crdt", "events"]);
         url.query_pairs_mut().append_pair("clientId", client_id.as_str());
         let mut call = HttpCall { timeout: None, ..self.get("events", url) };

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{user_header, user_of_header};
 
-use crate::transport::error::TransportError;
+use crate::transport::error::{Result, TransportError};
 
 /// The user that a transport is bound to, if it belongs to a replica. It determines the user that
 /// requests name, and the answers that the client may accept. Custom transports may use it too.
@@ -49,12 +49,7 @@ impl MeantFor {
     ///
     /// # Errors
     /// [`TransportError::WrongUser`].
-    pub fn check(
-        &self,
-        status: u16,
-        named: Option<&str>,
-        owner: Option<&UserId>,
-    ) -> Result<(), TransportError> {
+    pub fn check(&self, status: u16, named: Option<&str>, owner: Option<&UserId>) -> Result<()> {
         let Some(expected) = self.user.get() else { return Ok(()) };
         if status >= 500 || matches!(status, 401 | 408 | 426 | 429) {
             return Ok(());

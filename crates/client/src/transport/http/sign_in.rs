@@ -11,7 +11,7 @@ use vfs_sync_core::wire::{ErrorBody, USER_HEADER, user_header};
 
 use super::{HttpTransport, answer, malformed};
 use crate::device::Device;
-use crate::transport::error::TransportError;
+use crate::transport::error::{Result, TransportError};
 
 /// The reason in a `401` whose secret the server does not know, though the sign-in may be good.
 const UNKNOWN: &str = "credential_unknown";
@@ -38,7 +38,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// [`TransportError`] if the server gives no usable answer.
-    pub async fn sign_in_methods(&self) -> Result<AuthView, TransportError> {
+    pub async fn sign_in_methods(&self) -> Result<AuthView> {
         let request = self.http.get(self.url(&["auth"])).timeout(self.config.request_timeout);
         let response = request.send().await.map_err(answer::network)?;
         answer::read("auth", answer::check_status("auth", response).await?).await
@@ -56,7 +56,7 @@ impl HttpTransport {
         device: &Device,
         user: Option<&UserId>,
         first: &RefreshSecret,
-    ) -> Result<AccessGrant, TransportError> {
+    ) -> Result<AccessGrant> {
         let url = self.url(&["auth", "credential"]);
         let mut request = self.as_device(self.http.post(url), token, device, &first.proposal());
         if let Some(user) = user {
@@ -101,7 +101,7 @@ impl HttpTransport {
     ///
     /// # Errors
     /// [`TransportError`] if the server gives no usable answer.
-    pub async fn sign_out(&self, secret: &RefreshSecret) -> Result<(), TransportError> {
+    pub async fn sign_out(&self, secret: &RefreshSecret) -> Result<()> {
         let request = self.http.request(Method::DELETE, self.url(&["auth", "credential"]));
         let response = self.send_plain(bearing(request, &secret.text())).await?;
         let response = answer::check_status("signOut", response).await?;
@@ -125,7 +125,7 @@ impl HttpTransport {
     }
 
     /// Sends a request that names its bearer itself.
-    async fn send_plain(&self, request: RequestBuilder) -> Result<Response, TransportError> {
+    async fn send_plain(&self, request: RequestBuilder) -> Result<Response> {
         request.timeout(self.config.request_timeout).send().await.map_err(answer::network)
     }
 }

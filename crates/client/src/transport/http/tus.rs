@@ -16,11 +16,11 @@ use super::net::{Body, Response};
 use super::{Gives, HttpCall, HttpTransport, answer, malformed};
 use crate::host;
 use crate::transport::call::ByteStream;
-use crate::transport::error::TransportError;
+use crate::transport::error::{Result, TransportError};
 
 const VERSION: HeaderValue = HeaderValue::from_static("1.0.0");
 
-fn offset_of(call: &'static str, response: &Response) -> Result<u64, TransportError> {
+fn offset_of(call: &'static str, response: &Response) -> Result<u64> {
     let told = response.headers().get("Upload-Offset").and_then(|value| value.to_str().ok());
     let offset = told.and_then(|text| text.trim().parse().ok());
     offset.ok_or_else(|| malformed(call, "Upload-Offset", "is no number"))
@@ -36,11 +36,7 @@ fn metadata(stage: &StageRequest) -> String {
 }
 
 impl HttpTransport {
-    pub(super) async fn open_upload(
-        &self,
-        stage: &StageRequest,
-        size: u64,
-    ) -> Result<u64, TransportError> {
+    pub(super) async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64> {
         let call = "openUpload";
         let mut headers = HeaderMap::new();
         headers.insert("Tus-Resumable", VERSION);
@@ -68,7 +64,7 @@ impl HttpTransport {
         offset: u64,
         size: u64,
         data: ByteStream,
-    ) -> Result<(), TransportError> {
+    ) -> Result<()> {
         let call = "append";
         let sent = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&sent);

@@ -14,7 +14,7 @@ use vfs_sync_core::wire::device::{CLIENT_HEADER, DEVICE_HEADER};
 use super::meant_for::token_subject;
 use super::net::{RequestBuilder, Response};
 use super::{Gives, HttpTransport, answer};
-use crate::transport::error::TransportError;
+use crate::transport::error::{Result, TransportError};
 
 /// A token, and the user that it names.
 struct Bearer {
@@ -23,7 +23,7 @@ struct Bearer {
 }
 
 impl HttpTransport {
-    async fn bearer(&self, refresh: bool) -> Result<Bearer, TransportError> {
+    async fn bearer(&self, refresh: bool) -> Result<Bearer> {
         let token = self.token.provide(refresh).await?;
         let mut value = HeaderValue::try_from(format!("Bearer {token}"))
             .map_err(|_| TransportError::Unauthorized("the token is no header value".into()))?;
@@ -39,7 +39,7 @@ impl HttpTransport {
         request: RequestBuilder,
         gives: Gives,
         refresh: bool,
-    ) -> Result<Response, TransportError> {
+    ) -> Result<Response> {
         let bearer = self.bearer(refresh).await?;
         if gives == Gives::Data && !self.meant_for.may_give(bearer.owner.as_ref()) {
             self.ask_whose(&bearer).await?;
@@ -48,7 +48,7 @@ impl HttpTransport {
     }
 
     /// Asks the server for the token's user, by a call that neither sends nor changes data.
-    async fn ask_whose(&self, bearer: &Bearer) -> Result<(), TransportError> {
+    async fn ask_whose(&self, bearer: &Bearer) -> Result<()> {
         let url = self.url(&["limits"]);
         let request = self.http.get(url).timeout(self.config.request_timeout);
         let response = self.send_as(bearer, request).await?;
@@ -59,11 +59,7 @@ impl HttpTransport {
         answer::check_status("limits", response).await.map(drop)
     }
 
-    async fn send_as(
-        &self,
-        bearer: &Bearer,
-        request: RequestBuilder,
-    ) -> Result<Response, TransportError> {
+    async fn send_as(&self, bearer: &Bearer, request: RequestBuilder) -> Result<Response> {
         let mut request = request.header(AUTHORIZATION, bearer.value.clone());
         if let Some(user) = self.meant_for.header() {
             request = request.header(USER_HEADER, user);
