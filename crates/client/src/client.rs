@@ -17,7 +17,7 @@ use crate::config::ClientConfig;
 use crate::content::cache::Cache;
 use crate::device::Device;
 use crate::environment::Environment;
-use crate::error::{ClientError, Failing, StopReason};
+use crate::error::{ClientError, Failing, Result, StopReason};
 use crate::event::{ChangeEvent, Observer, Progress, TreeChange};
 use crate::host::Instant;
 use crate::lock::lock;
@@ -219,7 +219,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn status(&self) -> Result<Status, ClientError> {
+    pub fn status(&self) -> Result<Status> {
         let paused = lock(&self.inner.paused).clone();
         let running = lock(&self.inner.background).as_ref().is_some_and(Background::is_running);
         let mut store = self.store();
@@ -274,7 +274,7 @@ impl Inner {
     }
 
     /// Evicts contents if the cache is over its limit. It must not be called with the store locked.
-    pub(crate) fn trim_cache(&self) -> Result<(), ClientError> {
+    pub(crate) fn trim_cache(&self) -> Result<()> {
         if self.cache.is_over()? {
             // Locked until it is done: a content that is queued in between would not be known to stay.
             let mut store = lock(&self.store);

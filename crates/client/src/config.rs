@@ -6,7 +6,7 @@ use std::time::Duration;
 use vfs_sync_core::limits::MAX_INLINE_BLOB_BYTES;
 
 use crate::environment::{Environment, SystemEnvironment};
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 
 /// The configuration of a client.
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ impl Default for ClientConfig {
 }
 
 impl ClientConfig {
-    pub(crate) fn check(&self) -> Result<(), ClientError> {
+    pub(crate) fn check(&self) -> Result<()> {
         let invalid = |what: &str| Err(ClientError::Invalid(what.into()));
         if !(1..=vfs_sync_core::limits::MAX_PULL_LIMIT).contains(&self.page_limit) {
             return invalid("page_limit must be from 1 to 500");

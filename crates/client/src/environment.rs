@@ -7,7 +7,7 @@ use uuid::Uuid;
 use vfs_sync_core::id::{BlobId, ItemId, OpId, ReplicaId, StagingId};
 use vfs_sync_core::time::Timestamp;
 
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::host;
 
 /// The source of a client's time, new ids and randomness. [`SystemEnvironment`] uses the machine's;
@@ -117,8 +117,8 @@ impl dyn Environment {
     /// Runs blocking work on a thread for it. The work finishes even if its caller is cancelled.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T, ClientError> + Send + 'static,
-    ) -> Result<T, ClientError> {
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         if self.is_single_threaded() {
             return work();
         }

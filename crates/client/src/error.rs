@@ -9,6 +9,9 @@ use vfs_sync_core::time::Timestamp;
 use crate::api::node::Reader;
 use crate::transport::TransportError;
 
+/// The result of a call of the client.
+pub type Result<T, E = ClientError> = std::result::Result<T, E>;
+
 /// The reason why a call failed. The call changed nothing unless the variant says so.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {

@@ -62,7 +62,7 @@ pub use config::ClientConfig;
 pub use content::{CacheUsage, DraftContent, Fetched, LocalContent, StoredContent, TakenContent};
 pub use device::{BoundDevice, Device};
 pub use environment::{Environment, SystemEnvironment};
-pub use error::{ClientError, Failing, StopReason};
+pub use error::{ClientError, Failing, Result, StopReason};
 pub use event::{ChangeEvent, ItemChange, Observer, Progress, ShownItem, SyncReport, TreeChange};
 pub use replica::exports::{ExportedCounts, GoodExport};
 #[cfg(not(target_family = "wasm"))]

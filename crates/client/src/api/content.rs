@@ -16,7 +16,7 @@ use crate::content::{
     CacheUsage, DraftContent, Fetched, Keep, LocalContent, StoredContent, TakenContent, batch_read,
     cached, download, read,
 };
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::host::{self, AbortOnDropHandle};
 use crate::transport::TransportExt as _;
 
@@ -42,7 +42,7 @@ impl Contents<'_> {
     ///
     /// # Errors
     /// [`ClientError::Io`] if its directory cannot be read.
-    pub fn usage(self) -> Result<CacheUsage, ClientError> {
+    pub fn usage(self) -> Result<CacheUsage> {
         self.client.inner.cache.usage()
     }
 
@@ -51,7 +51,7 @@ impl Contents<'_> {
     ///
     /// # Errors
     /// A failure to write.
-    pub fn take(self, bytes: &[u8]) -> Result<TakenContent, ClientError> {
+    pub fn take(self, bytes: &[u8]) -> Result<TakenContent> {
         self.client.inner.cache.take_bytes(bytes).map(TakenContent)
     }
 
@@ -60,7 +60,7 @@ impl Contents<'_> {
     ///
     /// # Errors
     /// A failure to read or write.
-    pub fn take_from(self, reader: impl Read) -> Result<TakenContent, ClientError> {
+    pub fn take_from(self, reader: impl Read) -> Result<TakenContent> {
         self.client.inner.cache.take(reader).map(TakenContent)
     }
 
@@ -68,7 +68,7 @@ impl Contents<'_> {
     ///
     /// # Errors
     /// A failure to write.
-    pub fn begin(self) -> Result<DraftContent, ClientError> {
+    pub fn begin(self) -> Result<DraftContent> {
         self.client.inner.cache.writer().map(DraftContent)
     }
 
@@ -78,7 +78,7 @@ impl Contents<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], or a failure to read or write.
-    pub fn put(self, item: &ItemId, reader: impl Read) -> Result<StoredContent, ClientError> {
+    pub fn put(self, item: &ItemId, reader: impl Read) -> Result<StoredContent> {
         self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let mut batch = self.client.batch();
         let stored = batch.put_content(item, reader)?;
@@ -95,7 +95,7 @@ impl Contents<'_> {
         item: &ItemId,
         reader: impl Read,
         modified_at: Timestamp,
-    ) -> Result<StoredContent, ClientError> {
+    ) -> Result<StoredContent> {
         self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let mut batch = self.client.batch();
         let stored = batch.put_content_at(item, reader, modified_at)?;
@@ -107,7 +107,7 @@ impl Contents<'_> {
     ///
     /// # Errors
     /// As [`Self::put`].
-    pub fn put_file(self, item: &ItemId, path: &Path) -> Result<StoredContent, ClientError> {
+    pub fn put_file(self, item: &ItemId, path: &Path) -> Result<StoredContent> {
         let file =
             File::open(path).map_err(ClientError::io(format!("cannot open {}", path.display())))?;
         // Of a disk that keeps no times, and of a time that the protocol cannot carry, it is now.
@@ -124,7 +124,7 @@ impl Contents<'_> {
     /// # Errors
     /// [`ClientError::NoContent`], [`ClientError::UnknownItem`], [`ClientError::WrongContent`] if
     /// the server repeatedly returns other bytes, or the reason why the download failed.
-    pub async fn read(self, item: &ItemId) -> Result<LocalContent, ClientError> {
+    pub async fn read(self, item: &ItemId) -> Result<LocalContent> {
         let node = self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let content = node.content.ok_or_else(|| ClientError::NoContent(item.clone()))?;
         read(&self.client.inner, item, &content).await
@@ -135,7 +135,7 @@ impl Contents<'_> {
     ///
     /// # Errors
     /// [`ClientError::Transport`]; the server has no versions of an item that it does not know.
-    pub async fn versions(self, item: &ItemId) -> Result<Vec<Version>, ClientError> {
+    pub async fn versions(self, item: &ItemId) -> Result<Vec<Version>> {
         Ok(self.client.inner.transport.versions(item).await?.versions)
     }
 
@@ -144,11 +144,7 @@ impl Contents<'_> {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub async fn read_version(
-        self,
-        item: &ItemId,
-        version: &Version,
-    ) -> Result<LocalContent, ClientError> {
+    pub async fn read_version(self, item: &ItemId, version: &Version) -> Result<LocalContent> {
         let content = NodeContent {
             blob_id: version.blob_id.clone(),
             size: version.size,
@@ -161,22 +157,18 @@ impl Contents<'_> {
 
     /// Works as [`Self::read`] for several items: small contents that are not in the cache are
     /// downloaded many at a time. Returns one outcome for each, in the order of `items`.
-    pub async fn read_many(self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
+    pub async fn read_many(self, items: &[ItemId]) -> Vec<Result<LocalContent>> {
         self.read_several(items, Keep::InCache).await
     }
 
     /// Works as [`Self::read_many`] for callers that copy the contents elsewhere: small contents
     /// that are not in the cache bypass it, and stay in memory for as long as the caller holds
     /// them.
-    pub async fn read_uncached(self, items: &[ItemId]) -> Vec<Result<LocalContent, ClientError>> {
+    pub async fn read_uncached(self, items: &[ItemId]) -> Vec<Result<LocalContent>> {
         self.read_several(items, Keep::Nowhere).await
     }
 
-    async fn read_several(
-        self,
-        items: &[ItemId],
-        keep: Keep,
-    ) -> Vec<Result<LocalContent, ClientError>> {
+    async fn read_several(self, items: &[ItemId], keep: Keep) -> Vec<Result<LocalContent>> {
         let found = batch_read(&self.client.inner, items, keep).await;
         // The contents that are missing are downloaded alone, with a reason if that fails.
         let alone = items.iter().cloned().zip(found).map(|(item, found)| async move {
@@ -193,7 +185,7 @@ impl Contents<'_> {
     ///
     /// # Errors
     /// The first failure; contents downloaded before it are in the cache.
-    pub async fn fetch(self, items: &[ItemId]) -> Result<Fetched, ClientError> {
+    pub async fn fetch(self, items: &[ItemId]) -> Result<Fetched> {
         let groups: Vec<Vec<ItemId>> = items.chunks(FETCHED_TOGETHER).map(<[_]>::to_vec).collect();
         let fetches = stream::iter(groups).map(|group| {
             let client = self.client.clone();
@@ -213,7 +205,7 @@ impl Contents<'_> {
         Ok(fetched)
     }
 
-    async fn fetch_group(self, items: &[ItemId]) -> Result<Fetched, ClientError> {
+    async fn fetch_group(self, items: &[ItemId]) -> Result<Fetched> {
         let found = batch_read(&self.client.inner, items, Keep::InCache).await;
         let rest = items.iter().cloned().zip(found).map(|(item, found)| async move {
             if let Some(found) = found {

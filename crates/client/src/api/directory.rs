@@ -4,7 +4,7 @@ use vfs_sync_core::id::ItemId;
 
 use crate::api::record::{DirectoryRecord, EntryRecord, FoundDirectory, RecordChange};
 use crate::client::SyncClient;
-use crate::error::ClientError;
+use crate::error::Result;
 
 /// The greatest number of directories with a record; beyond it, the least recently used one is
 /// forgotten.
@@ -36,7 +36,7 @@ impl Directories<'_> {
         identity: &[u8],
         path: &[u8],
         target: Option<&ItemId>,
-    ) -> Result<FoundDirectory, ClientError> {
+    ) -> Result<FoundDirectory> {
         let mut of_target = self.list()?;
         of_target.retain(|one| one.target.as_ref() == target);
         if let Some(known) = of_target.iter().find(|one| one.identity == identity) {
@@ -56,7 +56,7 @@ impl Directories<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn list(self) -> Result<Vec<DirectoryRecord>, ClientError> {
+    pub fn list(self) -> Result<Vec<DirectoryRecord>> {
         self.client.store().directories()
     }
 
@@ -73,7 +73,7 @@ impl Directories<'_> {
         path: &[u8],
         target: Option<&ItemId>,
         rebuilds: u64,
-    ) -> Result<DirectoryRecord, ClientError> {
+    ) -> Result<DirectoryRecord> {
         let used_at = self.client.environment().now();
         let mut store = self.client.store();
         let record = DirectoryRecord {
@@ -97,7 +97,7 @@ impl Directories<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn entries(self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>, ClientError> {
+    pub fn entries(self, directory: i64, parent: u64) -> Result<Vec<EntryRecord>> {
         self.client.store().entries(directory, parent)
     }
 
@@ -110,7 +110,7 @@ impl Directories<'_> {
         directory: i64,
         parent: u64,
         name: &[u8],
-    ) -> Result<Option<EntryRecord>, ClientError> {
+    ) -> Result<Option<EntryRecord>> {
         self.client.store().entry_named(directory, parent, name)
     }
 
@@ -118,7 +118,7 @@ impl Directories<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn entry(self, directory: i64, id: u64) -> Result<Option<EntryRecord>, ClientError> {
+    pub fn entry(self, directory: i64, id: u64) -> Result<Option<EntryRecord>> {
         self.client.store().entry(directory, id)
     }
 
@@ -126,11 +126,7 @@ impl Directories<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn entries_of_inode(
-        self,
-        directory: i64,
-        inode: u64,
-    ) -> Result<Vec<EntryRecord>, ClientError> {
+    pub fn entries_of_inode(self, directory: i64, inode: u64) -> Result<Vec<EntryRecord>> {
         self.client.store().entries_of_inode(directory, inode)
     }
 
@@ -139,7 +135,7 @@ impl Directories<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn entries_made(self) -> Result<Vec<(i64, EntryRecord)>, ClientError> {
+    pub fn entries_made(self) -> Result<Vec<(i64, EntryRecord)>> {
         self.client.store().entries_made()
     }
 
@@ -147,7 +143,7 @@ impl Directories<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn entries_of_item(self, item: &ItemId) -> Result<Vec<(i64, EntryRecord)>, ClientError> {
+    pub fn entries_of_item(self, item: &ItemId) -> Result<Vec<(i64, EntryRecord)>> {
         self.client.store().entries_of_item(item)
     }
 
@@ -155,7 +151,7 @@ impl Directories<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn count(self, directory: i64) -> Result<(u64, u64), ClientError> {
+    pub fn count(self, directory: i64) -> Result<(u64, u64)> {
         let mut store = self.client.store();
         Ok((store.count_entries(directory)?, store.last_entry(directory)?))
     }
@@ -166,12 +162,7 @@ impl Directories<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be written.
-    pub fn write(
-        self,
-        directory: i64,
-        changes: Vec<RecordChange>,
-        at_once: bool,
-    ) -> Result<(), ClientError> {
+    pub fn write(self, directory: i64, changes: Vec<RecordChange>, at_once: bool) -> Result<()> {
         self.client.store().write_entries(directory, changes, at_once)
     }
 }

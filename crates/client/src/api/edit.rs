@@ -16,7 +16,7 @@ use crate::api::node::Node;
 use crate::api::record::RecordChange;
 use crate::client::SyncClient;
 use crate::content::{NewContent, StoredContent, TakenContent};
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::replica::{NewEdit, NewEdits};
 
 /// The extent of a deletion.
@@ -102,7 +102,7 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], and [`ClientError::OtherTree`] for another owner's item.
-    pub fn move_to_top(&mut self, item: &ItemId) -> Result<(), ClientError> {
+    pub fn move_to_top(&mut self, item: &ItemId) -> Result<()> {
         let unknown = || ClientError::UnknownItem(item.clone());
         let node = self.client.node(item)?.ok_or_else(unknown)?;
         if node.owner != self.client.user() {
@@ -137,7 +137,7 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn delete_tree(&mut self, item: &ItemId) -> Result<u64, ClientError> {
+    pub fn delete_tree(&mut self, item: &ItemId) -> Result<u64> {
         let going = self.client.subtree(item)?;
         for item in &going {
             self.delete(item);
@@ -166,11 +166,7 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// A failure to read or write.
-    pub fn put_content(
-        &mut self,
-        item: &ItemId,
-        reader: impl Read,
-    ) -> Result<StoredContent, ClientError> {
+    pub fn put_content(&mut self, item: &ItemId, reader: impl Read) -> Result<StoredContent> {
         let content = self.client.inner.cache.take(reader)?;
         Ok(self.put_taken(item, TakenContent(content)))
     }
@@ -184,7 +180,7 @@ impl Batch<'_> {
         item: &ItemId,
         reader: impl Read,
         modified_at: Timestamp,
-    ) -> Result<StoredContent, ClientError> {
+    ) -> Result<StoredContent> {
         let content = TakenContent(self.client.inner.cache.take(reader)?);
         Ok(self.put_taken(item, content.with_time(modified_at)))
     }
@@ -194,7 +190,7 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`] if neither the tree nor this batch has the item.
-    pub fn touch(&mut self, item: &ItemId, modified_at: Timestamp) -> Result<(), ClientError> {
+    pub fn touch(&mut self, item: &ItemId, modified_at: Timestamp) -> Result<()> {
         if let Some((_, content)) = self.contents.iter_mut().rfind(|(of, _)| of == item) {
             content.modified_at = Some(modified_at);
             return Ok(());
@@ -233,7 +229,7 @@ impl Batch<'_> {
         node: &Node,
         parent: Option<&ItemId>,
         name: Option<Name>,
-    ) -> Result<ItemId, ClientError> {
+    ) -> Result<ItemId> {
         let id = self.client.new_item_id();
         // The time of a content goes with the bytes, under their new id.
         let is_time = |key: &str| node.content.is_some() && matches!(key, MTIME | TOUCHED);
@@ -262,7 +258,7 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// The first edit that the present tree does not allow; then nothing is queued.
-    pub fn commit(self) -> Result<Vec<OpId>, ClientError> {
+    pub fn commit(self) -> Result<Vec<OpId>> {
         let inner = &self.client.inner;
         let here = inner.environment();
         let (items, contents): (Vec<ItemId>, Vec<NewContent>) = self.contents.into_iter().unzip();
@@ -316,11 +312,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`] if the parent does not exist.
-    pub fn create_folder(
-        &self,
-        parent: Option<&ItemId>,
-        name: Name,
-    ) -> Result<ItemId, ClientError> {
+    pub fn create_folder(&self, parent: Option<&ItemId>, name: Name) -> Result<ItemId> {
         self.create(ObjectType::Folder, parent, name)
     }
 
@@ -329,7 +321,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`] if the parent does not exist.
-    pub fn create_file(&self, parent: Option<&ItemId>, name: Name) -> Result<ItemId, ClientError> {
+    pub fn create_file(&self, parent: Option<&ItemId>, name: Name) -> Result<ItemId> {
         self.create(ObjectType::File, parent, name)
     }
 
@@ -342,7 +334,7 @@ impl SyncClient {
         object_type: ObjectType,
         parent: Option<&ItemId>,
         name: Name,
-    ) -> Result<ItemId, ClientError> {
+    ) -> Result<ItemId> {
         let mut batch = self.batch();
         let item = batch.create(object_type, parent, name, Vec::new());
         batch.commit()?;
@@ -353,7 +345,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn rename(&self, item: &ItemId, name: Name) -> Result<(), ClientError> {
+    pub fn rename(&self, item: &ItemId, name: Name) -> Result<()> {
         let mut batch = self.batch();
         batch.rename(item, name);
         batch.commit().map(drop)
@@ -364,7 +356,7 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::UnknownItem`], or [`ClientError::Invalid`] if the metadata exceeds the
     /// protocol's limits.
-    pub fn set_metadata(&self, item: &ItemId, metadata: MetadataChange) -> Result<(), ClientError> {
+    pub fn set_metadata(&self, item: &ItemId, metadata: MetadataChange) -> Result<()> {
         let mut batch = self.batch();
         batch.set_metadata(item, metadata);
         batch.commit().map(drop)
@@ -374,7 +366,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], [`ClientError::NotPermitted`].
-    pub fn touch(&self, item: &ItemId, modified_at: Timestamp) -> Result<(), ClientError> {
+    pub fn touch(&self, item: &ItemId, modified_at: Timestamp) -> Result<()> {
         let mut batch = self.batch();
         batch.touch(item, modified_at)?;
         batch.commit().map(drop)
@@ -387,7 +379,7 @@ impl SyncClient {
     /// [`ClientError::UnknownItem`], [`ClientError::Cycle`], [`ClientError::NotPermitted`], and
     /// [`ClientError::OtherTree`] if the item is not in the tree of `parent`'s owner, or, for the
     /// top, in the user's own.
-    pub fn move_to(&self, item: &ItemId, parent: Option<&ItemId>) -> Result<(), ClientError> {
+    pub fn move_to(&self, item: &ItemId, parent: Option<&ItemId>) -> Result<()> {
         let mut batch = self.batch();
         match parent {
             Some(parent) => batch.move_to(item, parent),
@@ -419,7 +411,7 @@ impl SyncClient {
         item: &ItemId,
         parent: Option<&ItemId>,
         name: Name,
-    ) -> Result<ItemId, ClientError> {
+    ) -> Result<ItemId> {
         let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
         let owner = self.node(item)?.ok_or_else(|| unknown(item))?.owner;
         let home = match parent {
@@ -445,7 +437,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], [`ClientError::Cycle`].
-    pub fn link(&self, item: &ItemId, parent: &ItemId) -> Result<(), ClientError> {
+    pub fn link(&self, item: &ItemId, parent: &ItemId) -> Result<()> {
         let mut batch = self.batch();
         batch.link(item, parent);
         batch.commit().map(drop)
@@ -455,7 +447,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn unlink(&self, item: &ItemId, parent: &ItemId) -> Result<(), ClientError> {
+    pub fn unlink(&self, item: &ItemId, parent: &ItemId) -> Result<()> {
         let mut batch = self.batch();
         batch.unlink(item, parent);
         batch.commit().map(drop)
@@ -469,7 +461,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn delete(&self, item: &ItemId, what: Delete) -> Result<u64, ClientError> {
+    pub fn delete(&self, item: &ItemId, what: Delete) -> Result<u64> {
         self.delete_by(item, what, |batch, item| batch.delete(item))
     }
 
@@ -478,7 +470,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// As [`SyncClient::delete`].
-    pub fn delete_unseen(&self, item: &ItemId, what: Delete) -> Result<u64, ClientError> {
+    pub fn delete_unseen(&self, item: &ItemId, what: Delete) -> Result<u64> {
         self.delete_by(item, what, |batch, item| batch.delete_unseen(item))
     }
 
@@ -487,7 +479,7 @@ impl SyncClient {
         item: &ItemId,
         what: Delete,
         delete: impl Fn(&mut Batch<'_>, &ItemId),
-    ) -> Result<u64, ClientError> {
+    ) -> Result<u64> {
         let mut batch = self.batch();
         let going = match what {
             Delete::Item => vec![item.clone()],
@@ -502,7 +494,7 @@ impl SyncClient {
 
     /// Returns an item and its owner's items under it that have no container outside in the owner's
     /// tree, containers first. The targets of shortcuts are not included.
-    fn subtree(&self, root: &ItemId) -> Result<Vec<ItemId>, ClientError> {
+    fn subtree(&self, root: &ItemId) -> Result<Vec<ItemId>> {
         let mut store = self.store();
         let unknown = || ClientError::UnknownItem(root.clone());
         let owner = store.node(root)?.ok_or_else(unknown)?.owner;
@@ -536,12 +528,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`], [`ClientError::NoContent`] if a content is not on this device.
-    pub fn copy(
-        &self,
-        item: &ItemId,
-        parent: Option<&ItemId>,
-        name: Name,
-    ) -> Result<ItemId, ClientError> {
+    pub fn copy(&self, item: &ItemId, parent: Option<&ItemId>, name: Name) -> Result<ItemId> {
         let mut batch = self.batch();
         let (copy, _) = self.copy_into(&mut batch, item, parent, name)?;
         batch.commit()?;
@@ -556,7 +543,7 @@ impl SyncClient {
         item: &ItemId,
         parent: Option<&ItemId>,
         name: Name,
-    ) -> Result<(ItemId, HashMap<ItemId, Node>), ClientError> {
+    ) -> Result<(ItemId, HashMap<ItemId, Node>)> {
         let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
         let source = self.node(item)?.ok_or_else(|| unknown(item))?;
         let home = match parent {

@@ -5,7 +5,7 @@ use vfs_sync_core::id::{BlobId, OpId};
 use crate::api::node::{QueuedOp, RejectedOp};
 use crate::api::outstanding::{Outstanding, RejectedUpload, WaitingUpload};
 use crate::client::SyncClient;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::replica::Upload;
 use crate::sync::renew;
 
@@ -33,7 +33,7 @@ impl Queue<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn operations(self, limit: usize) -> Result<Vec<QueuedOp>, ClientError> {
+    pub fn operations(self, limit: usize) -> Result<Vec<QueuedOp>> {
         self.client.store().queue(limit)
     }
 
@@ -41,7 +41,7 @@ impl Queue<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn rejected(self, limit: usize) -> Result<Vec<RejectedOp>, ClientError> {
+    pub fn rejected(self, limit: usize) -> Result<Vec<RejectedOp>> {
         self.client.store().rejected(limit)
     }
 
@@ -49,7 +49,7 @@ impl Queue<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`].
-    pub fn retry(self, op_id: &OpId) -> Result<OpId, ClientError> {
+    pub fn retry(self, op_id: &OpId) -> Result<OpId> {
         let again = self.client.environment().new_op_id();
         let stays = self.client.store().settle_rejected(
             op_id,
@@ -65,7 +65,7 @@ impl Queue<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`].
-    pub fn discard(self, op_id: &OpId) -> Result<(), ClientError> {
+    pub fn discard(self, op_id: &OpId) -> Result<()> {
         let now = self.client.environment().now();
         self.client.store().settle_rejected(op_id, None, now).map(drop)
     }
@@ -74,7 +74,7 @@ impl Queue<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn rejected_uploads(self) -> Result<Vec<RejectedUpload>, ClientError> {
+    pub fn rejected_uploads(self) -> Result<Vec<RejectedUpload>> {
         let rejected = self.client.store().rejected_uploads()?.into_iter();
         Ok(rejected
             .map(|upload| RejectedUpload {
@@ -92,7 +92,7 @@ impl Queue<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn waiting_uploads(self) -> Result<Vec<WaitingUpload>, ClientError> {
+    pub fn waiting_uploads(self) -> Result<Vec<WaitingUpload>> {
         let mut store = self.client.store();
         let (mut waiting, mut after) = (Vec::new(), 0);
         while waiting.len() < WAITING_LISTED {
@@ -113,7 +113,7 @@ impl Queue<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn outstanding(self) -> Result<Outstanding, ClientError> {
+    pub fn outstanding(self) -> Result<Outstanding> {
         let mut store = self.client.store();
         let counts = store.counts()?;
         let waiting = match counts.uploads {
@@ -149,7 +149,7 @@ impl Queue<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`], or a failure to keep the bytes.
-    pub fn retry_upload(self, blob_id: &BlobId) -> Result<(), ClientError> {
+    pub fn retry_upload(self, blob_id: &BlobId) -> Result<()> {
         let upload = self.rejected_upload(blob_id)?;
         let (renewed, content) = renew(&self.client.inner, &upload)?;
         {
@@ -166,14 +166,14 @@ impl Queue<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownRejected`].
-    pub fn discard_upload(self, blob_id: &BlobId) -> Result<(), ClientError> {
+    pub fn discard_upload(self, blob_id: &BlobId) -> Result<()> {
         let upload = self.rejected_upload(blob_id)?;
         self.client.store().remove_upload(upload.seq)?;
         self.client.inner.cache.remove(&[upload.blob_id]);
         Ok(())
     }
 
-    fn rejected_upload(self, blob_id: &BlobId) -> Result<Upload, ClientError> {
+    fn rejected_upload(self, blob_id: &BlobId) -> Result<Upload> {
         let mut rejected = self.client.store().rejected_uploads()?.into_iter();
         let found = rejected.find(|upload| upload.blob_id == *blob_id);
         found.ok_or_else(|| ClientError::UnknownRejected(blob_id.to_string()))

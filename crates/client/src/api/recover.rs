@@ -7,7 +7,7 @@ use vfs_sync_core::id::ItemId;
 
 use crate::api::outstanding::LostEntry;
 use crate::client::SyncClient;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 
 /// The number of list entries that are read at a time.
 const PAGE: usize = 500;
@@ -32,7 +32,7 @@ impl LostChanges<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn list(self, after: i64, limit: usize) -> Result<Vec<LostEntry>, ClientError> {
+    pub fn list(self, after: i64, limit: usize) -> Result<Vec<LostEntry>> {
         let lost = self.client.store().lost(after, limit)?;
         Ok(lost.into_iter().map(|(number, lost)| LostEntry { number, lost }).collect())
     }
@@ -42,7 +42,7 @@ impl LostChanges<'_> {
     ///
     /// # Errors
     /// A failure to read or write the replica.
-    pub fn grant_again(self) -> Result<Vec<(ItemId, Principal)>, ClientError> {
+    pub fn grant_again(self) -> Result<Vec<(ItemId, Principal)>> {
         let mut granted = Vec::new();
         let mut after = 0;
         loop {
@@ -75,7 +75,7 @@ impl LostChanges<'_> {
     ///
     /// # Errors
     /// A failure to write the replica.
-    pub fn discard(self, numbers: &[i64]) -> Result<(), ClientError> {
+    pub fn discard(self, numbers: &[i64]) -> Result<()> {
         self.client.store().discard_lost(numbers)
     }
 }

@@ -7,7 +7,7 @@ use vfs_sync_core::id::{ItemId, PrincipalId, UserId};
 
 use crate::api::node::{Child, Grant, Reader};
 use crate::client::SyncClient;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 
 /// Returns a user as a principal.
 fn of_user(user: &UserId) -> Principal {
@@ -37,12 +37,7 @@ impl Sharing<'_> {
     /// # Errors
     /// [`ClientError::UnknownItem`], [`ClientError::NotPermitted`] without `admin`, and
     /// [`ClientError::Invalid`] if the principal owns the item.
-    pub fn share(
-        self,
-        item: &ItemId,
-        principal: Principal,
-        level: AccessLevel,
-    ) -> Result<(), ClientError> {
+    pub fn share(self, item: &ItemId, principal: Principal, level: AccessLevel) -> Result<()> {
         let node = self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         if principal == of_user(&node.owner) {
             return Err(ClientError::Invalid(format!("{} owns it already", node.owner)));
@@ -57,7 +52,7 @@ impl Sharing<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn may_delete(self, item: &ItemId) -> Result<bool, ClientError> {
+    pub fn may_delete(self, item: &ItemId) -> Result<bool> {
         let mut store = self.client.store();
         let node = store.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         if node.access_level != AccessLevel::Write {
@@ -82,7 +77,7 @@ impl Sharing<'_> {
     /// # Errors
     /// [`ClientError::UnknownItem`], and [`ClientError::NotPermitted`] without `admin`, unless the
     /// grant is the user's own.
-    pub fn unshare(self, item: &ItemId, principal: Principal) -> Result<bool, ClientError> {
+    pub fn unshare(self, item: &ItemId, principal: Principal) -> Result<bool> {
         let known = self.grants(item)?.iter().any(|grant| grant.principal == principal);
         let mut batch = self.client.batch();
         batch.revoke(item, principal);
@@ -94,12 +89,7 @@ impl Sharing<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownPath`], and as [`Self::share`].
-    pub fn share_path(
-        self,
-        path: &str,
-        principal: Principal,
-        level: AccessLevel,
-    ) -> Result<(), ClientError> {
+    pub fn share_path(self, path: &str, principal: Principal, level: AccessLevel) -> Result<()> {
         self.share(&self.client.resolve(path)?.id, principal, level)
     }
 
@@ -107,7 +97,7 @@ impl Sharing<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownPath`], and as [`Self::unshare`].
-    pub fn unshare_path(self, path: &str, principal: Principal) -> Result<bool, ClientError> {
+    pub fn unshare_path(self, path: &str, principal: Principal) -> Result<bool> {
         self.unshare(&self.client.resolve(path)?.id, principal)
     }
 
@@ -115,7 +105,7 @@ impl Sharing<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn grants(self, item: &ItemId) -> Result<Vec<Grant>, ClientError> {
+    pub fn grants(self, item: &ItemId) -> Result<Vec<Grant>> {
         let mut store = self.client.store();
         store.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         store.grants(item)
@@ -125,7 +115,7 @@ impl Sharing<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn list(self) -> Result<Vec<(ItemId, Vec<Grant>)>, ClientError> {
+    pub fn list(self) -> Result<Vec<(ItemId, Vec<Grant>)>> {
         let mut store = self.client.store();
         let mut shares = Vec::new();
         for item in store.granted_items()? {
@@ -143,7 +133,7 @@ impl Sharing<'_> {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn audience(self, item: &ItemId) -> Result<Vec<Reader>, ClientError> {
+    pub fn audience(self, item: &ItemId) -> Result<Vec<Reader>> {
         let mut store = self.client.store();
         let node = store.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         let mut readers: BTreeMap<Principal, Reader> = BTreeMap::new();
@@ -185,7 +175,7 @@ impl Sharing<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn with_me(self) -> Result<Vec<Child>, ClientError> {
+    pub fn with_me(self) -> Result<Vec<Child>> {
         let mut shared = Vec::new();
         for owner in self.client.shared_owners()? {
             shared.extend(self.client.shared_by(&owner)?);
@@ -199,7 +189,7 @@ impl Sharing<'_> {
     /// [`ClientError::UnknownItem`]; [`ClientError::Invalid`] if the item is the user's own;
     /// [`ClientError::NotDeclined`] if no grant on it names the user, whose access then comes from
     /// a group or a container above.
-    pub fn decline(self, item: &ItemId) -> Result<(), ClientError> {
+    pub fn decline(self, item: &ItemId) -> Result<()> {
         let user = self.client.user();
         let node = self.client.node(item)?.ok_or_else(|| ClientError::UnknownItem(item.clone()))?;
         if node.owner == user {

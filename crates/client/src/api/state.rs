@@ -7,7 +7,7 @@ use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::wire::telemetry::Report;
 
 use crate::client::SyncClient;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::lock::lock;
 use crate::sync::task::Background;
 
@@ -33,11 +33,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// A failure to read or write.
-    pub fn export_state(
-        &self,
-        options: StateExport,
-        writer: impl Write,
-    ) -> Result<(), ClientError> {
+    pub fn export_state(&self, options: StateExport, writer: impl Write) -> Result<()> {
         let state = self.store().export()?;
         let state = if options.redact { state.redact() } else { state };
         let failed = ClientError::io("cannot write the exported state");
@@ -49,7 +45,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::Violation`] `hydrate:hydrateGuardrailViolation`; then nothing was imported.
-    pub fn hydrate_state(&self, reader: impl Read) -> Result<HydrateOutcome, ClientError> {
+    pub fn hydrate_state(&self, reader: impl Read) -> Result<HydrateOutcome> {
         let done = self.take_over(reader);
         if let (Err(ClientError::Violation(violation)), true) = (&done, self.inner.config.report) {
             let (id, now) = (self.environment().new_op_id(), self.environment().now());
@@ -59,7 +55,7 @@ impl SyncClient {
         done.map_err(|error| self.inner.emitted(error))
     }
 
-    fn take_over(&self, mut reader: impl Read) -> Result<HydrateOutcome, ClientError> {
+    fn take_over(&self, mut reader: impl Read) -> Result<HydrateOutcome> {
         let mut json = Vec::new();
         let failed = ClientError::io("cannot read the exported state");
         reader.read_to_end(&mut json).map_err(failed)?;

@@ -7,7 +7,7 @@ use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::wire::StateResponse;
 
 use crate::client::SyncClient;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::event::SyncReport;
 use crate::host;
 use crate::lock::lock;
@@ -32,7 +32,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::Violation`] and [`ClientError::Transport`]; steps completed before stay done.
-    pub async fn sync(&self) -> Result<SyncReport, ClientError> {
+    pub async fn sync(&self) -> Result<SyncReport> {
         self.run(Work::All).await
     }
 
@@ -40,7 +40,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// As [`Self::sync`].
-    pub async fn flush(&self) -> Result<SyncReport, ClientError> {
+    pub async fn flush(&self) -> Result<SyncReport> {
         self.run(Work::Flush).await
     }
 
@@ -48,7 +48,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// As [`Self::sync`].
-    pub async fn pull(&self) -> Result<SyncReport, ClientError> {
+    pub async fn pull(&self) -> Result<SyncReport> {
         self.run(Work::Pull).await
     }
 
@@ -57,7 +57,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// As [`Self::sync`]; then the replica is unchanged.
-    pub async fn rematerialise(&self) -> Result<SyncReport, ClientError> {
+    pub async fn rematerialise(&self) -> Result<SyncReport> {
         self.run(Work::Rematerialise).await
     }
 
@@ -83,11 +83,11 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::Transport`].
-    pub async fn server_state(&self) -> Result<StateResponse, ClientError> {
+    pub async fn server_state(&self) -> Result<StateResponse> {
         Ok(self.inner.transport.state(&self.client_id()).await?)
     }
 
-    async fn run(&self, work: Work) -> Result<SyncReport, ClientError> {
+    async fn run(&self, work: Work) -> Result<SyncReport> {
         let mut session = Session::begin(&self.inner).await;
         session.describe().await;
         let mut done = session.run(work).await;
@@ -131,7 +131,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::Storage`]. [`ClientError::Invalid`] outside a tokio runtime.
-    pub fn start_background(&self) -> Result<(), ClientError> {
+    pub fn start_background(&self) -> Result<()> {
         let runtime = host::spawner().ok_or_else(|| {
             ClientError::Invalid("background work needs a tokio runtime: start one first".into())
         })?;

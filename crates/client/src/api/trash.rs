@@ -7,7 +7,7 @@ use vfs_sync_core::wire::trash::TrashedItem;
 
 use crate::api::node::{Emptied, Trashed};
 use crate::client::SyncClient;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::transport::{TransportError, TransportExt as _};
 
 /// The number of items in one request to the server.
@@ -36,7 +36,7 @@ impl Trash<'_> {
     ///
     /// # Errors
     /// [`ClientError::Transport`], or a failure to read the replica.
-    pub async fn list(self) -> Result<Vec<Trashed>, ClientError> {
+    pub async fn list(self) -> Result<Vec<Trashed>> {
         let mut all = self.pending()?;
         let mut known: HashSet<ItemId> = HashSet::new();
         for found in self.trash_of_server().await? {
@@ -48,7 +48,7 @@ impl Trash<'_> {
         Ok(all)
     }
 
-    async fn trash_of_server(self) -> Result<Vec<TrashedItem>, ClientError> {
+    async fn trash_of_server(self) -> Result<Vec<TrashedItem>> {
         let (mut all, mut cursor) = (Vec::new(), None::<String>);
         loop {
             let page = self.client.inner.transport.trash(cursor.as_deref(), PAGE).await?;
@@ -66,7 +66,7 @@ impl Trash<'_> {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn pending(self) -> Result<Vec<Trashed>, ClientError> {
+    pub fn pending(self) -> Result<Vec<Trashed>> {
         self.client.store().deleted_here(MAX_PENDING)
     }
 
@@ -79,7 +79,7 @@ impl Trash<'_> {
     /// # Errors
     /// [`ClientError::UnknownItem`] if the user has no such item in the trash;
     /// [`ClientError::Transport`], and the errors of a synchronisation.
-    pub async fn restore(self, item: &ItemId, recursive: bool) -> Result<u64, ClientError> {
+    pub async fn restore(self, item: &ItemId, recursive: bool) -> Result<u64> {
         let stays = self.client.store().give_up_move(item)?;
         if !stays.is_empty() {
             let count = u64::try_from(stays.len()).unwrap_or(u64::MAX);
@@ -94,7 +94,7 @@ impl Trash<'_> {
     }
 
     /// Sends the queue, but goes on if the server has no room for it, because purging makes some.
-    async fn flush_what_fits(self) -> Result<(), ClientError> {
+    async fn flush_what_fits(self) -> Result<()> {
         match self.client.flush().await {
             Err(ClientError::Transport(error)) if error.waits() => Ok(()),
             flushed => flushed.map(drop),
@@ -106,7 +106,7 @@ impl Trash<'_> {
     ///
     /// # Errors
     /// As [`Self::restore`].
-    pub async fn purge(self, item: &ItemId, recursive: bool) -> Result<u64, ClientError> {
+    pub async fn purge(self, item: &ItemId, recursive: bool) -> Result<u64> {
         self.flush_what_fits().await?;
         let answer = self.client.inner.transport.purge(item, recursive).await;
         Ok(answer.map_err(|error| unknown(item, error))?.purged)
@@ -116,7 +116,7 @@ impl Trash<'_> {
     ///
     /// # Errors
     /// As [`Self::restore`]; items purged before the failure stay purged.
-    pub async fn empty(self) -> Result<Emptied, ClientError> {
+    pub async fn empty(self) -> Result<Emptied> {
         self.flush_what_fits().await?;
         let mut emptied = Emptied::default();
         let user = self.client.user();

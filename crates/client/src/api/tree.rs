@@ -11,7 +11,7 @@ use vfs_sync_core::tree::sibling_names;
 use crate::api::node::{Child, Node, TreeEntry};
 use crate::api::path::TreePath;
 use crate::client::SyncClient;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 pub use query::{MAX_FOUND, NameIs, Query, QueryCursor, QueryWatch, ResultChange, SortBy};
 
 impl SyncClient {
@@ -21,7 +21,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn children(&self, parent: Option<&ItemId>) -> Result<Vec<Child>, ClientError> {
+    pub fn children(&self, parent: Option<&ItemId>) -> Result<Vec<Child>> {
         let mut store = self.store();
         let nodes = store.children(parent)?;
         let home = match parent {
@@ -37,7 +37,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn shared_owners(&self) -> Result<Vec<UserId>, ClientError> {
+    pub fn shared_owners(&self) -> Result<Vec<UserId>> {
         Ok(self.store().other_owners()?.into_iter().collect())
     }
 
@@ -47,7 +47,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn shared_by(&self, owner: &UserId) -> Result<Vec<Child>, ClientError> {
+    pub fn shared_by(&self, owner: &UserId) -> Result<Vec<Child>> {
         let nodes = self.store().tops_of(owner)?;
         Ok(named(owner, nodes))
     }
@@ -56,7 +56,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn node(&self, id: &ItemId) -> Result<Option<Node>, ClientError> {
+    pub fn node(&self, id: &ItemId) -> Result<Option<Node>> {
         self.store().node(id)
     }
 
@@ -66,7 +66,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownPath`].
-    pub fn resolve(&self, path: &str) -> Result<Node, ClientError> {
+    pub fn resolve(&self, path: &str) -> Result<Node> {
         let unknown = || ClientError::UnknownPath(path.to_owned());
         let path = TreePath::parse(path).ok_or_else(unknown)?;
         let mut at: Option<Node> = None;
@@ -89,7 +89,7 @@ impl SyncClient {
     /// # Errors
     /// [`ClientError::UnknownItem`]; [`ClientError::Cycle`] for an item in a cycle that the server
     /// has not rejected yet, which has no path.
-    pub fn path_of(&self, id: &ItemId) -> Result<String, ClientError> {
+    pub fn path_of(&self, id: &ItemId) -> Result<String> {
         let unknown = |id: &ItemId| ClientError::UnknownItem(id.clone());
         let home = self.node(id)?.ok_or_else(|| unknown(id))?.owner;
         let mut steps = Vec::new();
@@ -125,7 +125,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`].
-    pub fn parents_of(&self, id: &ItemId) -> Result<Vec<ItemId>, ClientError> {
+    pub fn parents_of(&self, id: &ItemId) -> Result<Vec<ItemId>> {
         let mut store = self.store();
         store.node(id)?.ok_or_else(|| ClientError::UnknownItem(id.clone()))?;
         store.parents(id)
@@ -142,8 +142,7 @@ impl SyncClient {
     pub fn walk(
         &self,
         root: Option<&ItemId>,
-    ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
-    {
+    ) -> Result<impl Iterator<Item = Result<TreeEntry>> + Send + use<>> {
         let mut walk = Walk::new(self);
         walk.push_children(root, None, 0)?;
         Ok(walk)
@@ -156,8 +155,7 @@ impl SyncClient {
     pub fn walk_shared(
         &self,
         owner: &UserId,
-    ) -> Result<impl Iterator<Item = Result<TreeEntry, ClientError>> + Send + use<>, ClientError>
-    {
+    ) -> Result<impl Iterator<Item = Result<TreeEntry>> + Send + use<>> {
         let mut walk = Walk::new(self);
         walk.push(self.shared_by(owner)?, None, None, 0);
         Ok(walk)
@@ -172,7 +170,7 @@ impl SyncClient {
         &self,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Result<Vec<(ItemId, Cursor)>, ClientError> {
+    ) -> Result<Vec<(ItemId, Cursor)>> {
         self.store().changed_containers(after, limit)
     }
 }
@@ -230,7 +228,7 @@ impl Walk {
         parent: Option<&ItemId>,
         above: Option<usize>,
         depth: usize,
-    ) -> Result<(), ClientError> {
+    ) -> Result<()> {
         let children = self.client.children(parent)?;
         if let Some(parent) = parent.filter(|_| !children.is_empty()) {
             self.through.insert(parent.clone(), above);
@@ -264,7 +262,7 @@ impl Walk {
 }
 
 impl Iterator for Walk {
-    type Item = Result<TreeEntry, ClientError>;
+    type Item = Result<TreeEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let Ahead { parent, above, depth, child: Child { name, shortcut, node } } =

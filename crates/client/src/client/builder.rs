@@ -13,7 +13,7 @@ use crate::api::state::HydrateOutcome;
 use crate::client::SyncClient;
 use crate::config::ClientConfig;
 use crate::content::cache::Cache;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::replica::{Meta, memory_store};
 #[cfg(not(target_family = "wasm"))]
 use crate::replica::{create_store, open_store, remove_store};
@@ -78,11 +78,7 @@ impl ClientBuilder {
     /// [`ClientError::ReplicaExists`] if there is one already, [`ClientError::Invalid`] if the
     /// configuration is out of bounds or the transport belongs to another user.
     #[cfg(not(target_family = "wasm"))]
-    pub fn create(
-        mut self,
-        dir: impl AsRef<Path>,
-        user: UserId,
-    ) -> Result<SyncClient, ClientError> {
+    pub fn create(mut self, dir: impl AsRef<Path>, user: UserId) -> Result<SyncClient> {
         let dir = dir.as_ref();
         let meta = self.new_replica(user, "custom")?;
         let store = create_store(dir, self.config.vfs.as_deref(), meta)?;
@@ -96,7 +92,7 @@ impl ClientBuilder {
     /// [`ClientError::NoReplica`], [`ClientError::InUse`], [`ClientError::NewerReplica`],
     /// [`ClientError::CorruptReplica`], and [`ClientError::Invalid`] as [`Self::create`].
     #[cfg(not(target_family = "wasm"))]
-    pub fn open(self, dir: impl AsRef<Path>) -> Result<SyncClient, ClientError> {
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<SyncClient> {
         let dir = dir.as_ref();
         self.config.check()?;
         let mut store = open_store(dir, self.config.vfs.as_deref())?;
@@ -109,7 +105,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`ClientError::Invalid`] as [`Self::create`].
-    pub fn in_memory(mut self, user: UserId) -> Result<SyncClient, ClientError> {
+    pub fn in_memory(mut self, user: UserId) -> Result<SyncClient> {
         let store = memory_store(self.new_replica(user, "memory")?);
         let cache = Cache::in_memory(&self.config);
         Ok(SyncClient::over(store, cache, self.transport, self.config))
@@ -126,7 +122,7 @@ impl ClientBuilder {
         dir: impl AsRef<Path>,
         user: UserId,
         state: impl Read,
-    ) -> Result<(SyncClient, HydrateOutcome), ClientError> {
+    ) -> Result<(SyncClient, HydrateOutcome)> {
         let dir = dir.as_ref();
         let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
         let made: Vec<&Path> = dir.ancestors().take_while(missing).collect();
@@ -145,7 +141,7 @@ impl ClientBuilder {
     }
 
     /// Returns the state of a new replica, with the transport bound to its user.
-    fn new_replica(&mut self, user: UserId, unnamed: &str) -> Result<Meta, ClientError> {
+    fn new_replica(&mut self, user: UserId, unnamed: &str) -> Result<Meta> {
         self.config.check()?;
         self.bind(&user)?;
         let client_id = self.client_id.take();
@@ -155,7 +151,7 @@ impl ClientBuilder {
 
     /// Binds the transport to the replica's user: from the first call on it exchanges no data of
     /// other users.
-    fn bind(&self, user: &UserId) -> Result<(), ClientError> {
+    fn bind(&self, user: &UserId) -> Result<()> {
         self.transport.bind_user(user).map_err(|other| {
             ClientError::Invalid(format!(
                 "the transport is for {other}: a replica of {user} takes one of its own"

@@ -21,7 +21,7 @@ use super::index::{Index, Key};
 use super::local::{CHUNK, ContentWriter, Draft, FIRST_CHUNK, LocalContent, NewContent, Source};
 use crate::config::ClientConfig;
 use crate::environment::Environment;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::lock::lock;
 use crate::replica::directory::{CONTENTS, private_dir};
 
@@ -160,8 +160,8 @@ impl Cache {
     pub(crate) fn in_directory(
         replica: &Path,
         config: &ClientConfig,
-        queued: impl FnOnce() -> Result<Vec<BlobId>, ClientError>,
-    ) -> Result<Arc<Self>, ClientError> {
+        queued: impl FnOnce() -> Result<Vec<BlobId>>,
+    ) -> Result<Arc<Self>> {
         let dir = replica.join(CONTENTS);
         let failed = || ClientError::io(format!("cannot prepare {}", dir.display()));
         for of in ["drafts", "partial"] {
@@ -191,7 +191,7 @@ impl Cache {
     // Taking contents in.
 
     /// Begins to write a content of the application.
-    pub(crate) fn writer(&self) -> Result<ContentWriter, ClientError> {
+    pub(crate) fn writer(&self) -> Result<ContentWriter> {
         let blob_id = self.environment.new_blob_id();
         match &self.place {
             Place::Memory(_) => Ok(ContentWriter::in_memory(blob_id)),
@@ -205,7 +205,7 @@ impl Cache {
     }
 
     /// Copies a new content from a reader.
-    pub(crate) fn take(&self, mut reader: impl Read) -> Result<NewContent, ClientError> {
+    pub(crate) fn take(&self, mut reader: impl Read) -> Result<NewContent> {
         let mut writer = self.writer()?;
         // Most contents are small: only one that fills this chunk is worth a larger one.
         let mut chunk = vec![0; FIRST_CHUNK];
@@ -225,7 +225,7 @@ impl Cache {
     }
 
     /// Works as [`Self::take`] for bytes in memory.
-    pub(crate) fn take_bytes(&self, bytes: &[u8]) -> Result<NewContent, ClientError> {
+    pub(crate) fn take_bytes(&self, bytes: &[u8]) -> Result<NewContent> {
         let mut writer = self.writer()?;
         writer.write(bytes)?;
         Ok(writer.finish())
@@ -233,7 +233,7 @@ impl Cache {
 
     /// Makes new contents durable, so that they can be queued. [`Self::find`] finds them from then
     /// on. Contents that are dropped before [`Self::place`] are removed.
-    pub(crate) fn keep(&self, contents: &[NewContent]) -> Result<(), ClientError> {
+    pub(crate) fn keep(&self, contents: &[NewContent]) -> Result<()> {
         let Place::Directory(dir) = &self.place else { return Ok(()) };
         if contents.is_empty() {
             return Ok(());
@@ -274,11 +274,7 @@ impl Cache {
     }
 
     /// Copies the bytes of a blob durably to a new content under another id.
-    pub(crate) fn renamed(
-        &self,
-        blob_id: &BlobId,
-        digest: Sha256Digest,
-    ) -> Result<NewContent, ClientError> {
+    pub(crate) fn renamed(&self, blob_id: &BlobId, digest: Sha256Digest) -> Result<NewContent> {
         let what = || format!("cannot open the cached content of {blob_id}");
         let key = Key::of(blob_id);
         match &self.place {
@@ -332,11 +328,7 @@ impl Cache {
 
     /// Begins the download of a content of `size` bytes, or resumes an interrupted one, whose
     /// existing bytes the writer has hashed.
-    pub(crate) fn download(
-        &self,
-        blob_id: &BlobId,
-        size: u64,
-    ) -> Result<ContentWriter, ClientError> {
+    pub(crate) fn download(&self, blob_id: &BlobId, size: u64) -> Result<ContentWriter> {
         let Place::Directory(dir) = &self.place else {
             return Ok(ContentWriter::in_memory(blob_id.clone()));
         };
@@ -374,7 +366,7 @@ impl Cache {
     ///
     /// It is written directly in its place: an incomplete file has the wrong size, and a later
     /// process hashes every file before trusting it.
-    pub(crate) fn place_small(&self, blob_id: &BlobId, bytes: &Bytes) -> Result<(), ClientError> {
+    pub(crate) fn place_small(&self, blob_id: &BlobId, bytes: &Bytes) -> Result<()> {
         let key = Key::of(blob_id);
         match &self.place {
             Place::Memory(all) => drop(lock(all).insert(key, bytes.clone())),
@@ -470,7 +462,7 @@ impl Cache {
         blob_id: &BlobId,
         size: u64,
         digest: Sha256Digest,
-    ) -> Result<Option<LocalContent>, ClientError> {
+    ) -> Result<Option<LocalContent>> {
         let Some(local) = self.find(blob_id, size, digest) else { return Ok(None) };
         let key = Key::of(blob_id);
         let known = lock(&self.index).is_verified(key);
@@ -494,7 +486,7 @@ impl Cache {
         blob_id: &BlobId,
         size: u64,
         digest: Sha256Digest,
-    ) -> Result<Option<Bytes>, ClientError> {
+    ) -> Result<Option<Bytes>> {
         let key = Key::of(blob_id);
         let bytes: Bytes = match &self.place {
             Place::Memory(all) => match lock(all).get(&key) {
@@ -549,7 +541,7 @@ impl Cache {
     }
 
     /// Reads the directory's contents into the index, once.
-    fn load(&self) -> Result<(), ClientError> {
+    fn load(&self) -> Result<()> {
         let Place::Directory(dir) = &self.place else { return Ok(()) };
         if lock(&self.index).is_loaded() {
             return Ok(());
@@ -571,7 +563,7 @@ impl Cache {
     }
 
     /// Returns true if the cache exceeds its limit.
-    pub(crate) fn is_over(&self) -> Result<bool, ClientError> {
+    pub(crate) fn is_over(&self) -> Result<bool> {
         let Some(limit) = self.limit else { return Ok(false) };
         self.load()?;
         Ok(lock(&self.index).is_over(limit))
@@ -588,7 +580,7 @@ impl Cache {
         }
     }
 
-    pub(crate) fn usage(&self) -> Result<CacheUsage, ClientError> {
+    pub(crate) fn usage(&self) -> Result<CacheUsage> {
         self.load()?;
         let (bytes, contents) = lock(&self.index).totals();
         Ok(CacheUsage { bytes, contents, limit: self.limit })
@@ -611,7 +603,7 @@ fn barrier(dir: &File) -> std::io::Result<bool> {
 }
 
 /// Makes contents durable, many at one time: a file system commits them together.
-fn sync_all(contents: &[NewContent]) -> Result<(), ClientError> {
+fn sync_all(contents: &[NewContent]) -> Result<()> {
     let share = contents.len().div_ceil(SYNCS_AT_A_TIME).max(1);
     std::thread::scope(|scope| {
         let sync = |share: &[NewContent]| share.iter().try_for_each(NewContent::sync);
@@ -643,7 +635,7 @@ fn settle(dir: &Path, key: Key) -> std::io::Result<()> {
     move_into(dir, key, &draft_path(dir, key))
 }
 
-pub(crate) fn digest_of(mut reader: impl Read) -> Result<Sha256Digest, ClientError> {
+pub(crate) fn digest_of(mut reader: impl Read) -> Result<Sha256Digest> {
     let mut hash = Sha256::new();
     let mut chunk = vec![0; CHUNK];
     loop {

@@ -9,7 +9,7 @@ use vfs_sync_core::tree::NodeContent;
 use super::cache::Cache;
 use super::local::{ContentWriter, LocalContent};
 use crate::client::Inner;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::host;
 use crate::lock::lock;
 use crate::sync::backoff::{ATTEMPTS, back_off};
@@ -37,11 +37,7 @@ impl Fetched {
 
 /// Checks that the item was not removed during the download of its content. If it was, the content
 /// is removed too; if the item has another content now, the next pull removes this one.
-pub(super) fn is_there(
-    inner: &Inner,
-    item: &ItemId,
-    content: &NodeContent,
-) -> Result<(), ClientError> {
+pub(super) fn is_there(inner: &Inner, item: &ItemId, content: &NodeContent) -> Result<()> {
     let mut store = lock(&inner.store);
     let node = store.node(item)?;
     let present = node.as_ref().and_then(|node| node.content.as_ref());
@@ -55,7 +51,7 @@ pub(crate) async fn read(
     inner: &Arc<Inner>,
     item: &ItemId,
     content: &NodeContent,
-) -> Result<LocalContent, ClientError> {
+) -> Result<LocalContent> {
     match cached(inner, content).await? {
         Some(local) => Ok(local),
         None => download(inner, item, content).await,
@@ -66,7 +62,7 @@ pub(crate) async fn read(
 pub(crate) async fn cached(
     inner: &Arc<Inner>,
     content: &NodeContent,
-) -> Result<Option<LocalContent>, ClientError> {
+) -> Result<Option<LocalContent>> {
     if inner.cache.find(&content.blob_id, content.size, content.digest).is_none() {
         return Ok(None);
     }
@@ -131,7 +127,7 @@ pub(crate) async fn download(
     inner: &Arc<Inner>,
     item: &ItemId,
     content: &NodeContent,
-) -> Result<LocalContent, ClientError> {
+) -> Result<LocalContent> {
     let mut counted = Counted::begin(inner, content.size);
     let _turn = inner.cache.turn(&content.blob_id).await;
     let permit = inner.downloads.acquire().await;
@@ -194,7 +190,7 @@ fn take_in(
     item: &ItemId,
     content: &NodeContent,
     writer: ContentWriter,
-) -> Result<LocalContent, ClientError> {
+) -> Result<LocalContent> {
     inner.cache.place_fetched(writer.finish());
     let local = inner.cache.find(&content.blob_id, content.size, content.digest);
     let there = is_there(inner, item, content);
@@ -218,7 +214,7 @@ async fn receive(
     content: &NodeContent,
     writer: &mut ContentWriter,
     counted: &mut Counted<'_>,
-) -> Result<Answer, ClientError> {
+) -> Result<Answer> {
     let size = content.size;
     if writer.size() < size || size == 0 {
         let mut bytes = inner.transport.download(&content.blob_id, writer.size()).await?;

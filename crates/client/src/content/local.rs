@@ -12,7 +12,7 @@ use vfs_sync_core::id::{BlobId, ItemId};
 use vfs_sync_core::time::Timestamp;
 
 use crate::environment::Environment;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::replica::{Upload, UploadState};
 use crate::transport::ByteStream;
 
@@ -78,7 +78,7 @@ impl LocalContent {
     }
 
     /// Streams the content from `offset` on.
-    pub(crate) async fn stream(&self, offset: u64) -> Result<ByteStream, ClientError> {
+    pub(crate) async fn stream(&self, offset: u64) -> Result<ByteStream> {
         match &self.source {
             Source::Memory(bytes) => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
@@ -107,7 +107,7 @@ impl LocalContent {
     ///
     /// # Errors
     /// [`ClientError::Io`] if the cache's file cannot be opened.
-    pub fn reader(&self) -> Result<Box<dyn Read + Send>, ClientError> {
+    pub fn reader(&self) -> Result<Box<dyn Read + Send>> {
         match &self.source {
             Source::Memory(bytes) => Ok(Box::new(Cursor::new(bytes.clone()))),
             Source::File(path) => {
@@ -155,7 +155,7 @@ impl DraftContent {
     ///
     /// # Errors
     /// A failure to write; the draft must then be dropped.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.0.write(bytes)
     }
 
@@ -226,7 +226,7 @@ impl NewContent {
         StoredContent { blob_id: self.blob_id.clone(), size: self.size, digest: self.digest }
     }
 
-    pub(crate) fn sync(&self) -> Result<(), ClientError> {
+    pub(crate) fn sync(&self) -> Result<()> {
         let Draft::File(draft) = &self.draft else { return Ok(()) };
         let what = format!("cannot write {}", draft.path.display());
         draft.file.sync_all().map_err(ClientError::io(what))
@@ -299,7 +299,7 @@ impl ContentWriter {
         self.hash.update(bytes);
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.count(bytes);
         match &mut self.draft {
             WriterDraft::Memory(to) => to.extend_from_slice(bytes),

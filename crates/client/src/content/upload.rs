@@ -12,7 +12,7 @@ use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageRequest, StageStat
 
 use super::local::LocalContent;
 use crate::client::Inner;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::host;
 use crate::lock::lock;
 use crate::replica::Upload;
@@ -152,7 +152,7 @@ pub(crate) fn into_requests(uploads: Vec<Upload>, together: u64) -> Vec<Vec<Uplo
 pub(crate) async fn send_request(
     inner: &Arc<Inner>,
     uploads: Vec<Upload>,
-) -> Result<Vec<(Upload, Outcome)>, ClientError> {
+) -> Result<Vec<(Upload, Outcome)>> {
     let inline = |upload: &Upload| upload.size <= inner.config.batch_max_bytes;
     let (mut uploads, mut outcomes) = (uploads, Vec::new());
     let mut failures = 0;
@@ -188,10 +188,7 @@ fn attach_of(upload: &Upload) -> AttachRequest {
 pub(crate) const GONE: &str = "the item is gone, or no longer shared with you";
 const LOST: &str = "the bytes are no longer on this machine: put the content again";
 
-async fn send_batch(
-    inner: &Arc<Inner>,
-    uploads: Vec<Upload>,
-) -> Result<Vec<(Upload, Outcome)>, ClientError> {
+async fn send_batch(inner: &Arc<Inner>, uploads: Vec<Upload>) -> Result<Vec<(Upload, Outcome)>> {
     let reader = Arc::clone(inner);
     let read = inner.environment().blocking(move || {
         let with_bytes = |upload: Upload| {
@@ -248,7 +245,7 @@ async fn send_batch(
 }
 
 /// Uploads one content, then attaches it.
-async fn send_alone(inner: &Arc<Inner>, upload: &Upload) -> Result<Outcome, ClientError> {
+async fn send_alone(inner: &Arc<Inner>, upload: &Upload) -> Result<Outcome> {
     // The server would refuse it too, once it had the bytes; with a basis it brings the item back.
     let (own, item) = (Arc::clone(inner), upload.item.clone());
     let gone = inner.environment().blocking(move || lock(&own.store).node(&item)).await?.is_none();
@@ -292,11 +289,7 @@ fn stage_of(upload: &Upload) -> StageRequest {
 }
 
 /// Stages and uploads a content in one request.
-async fn send_at_once(
-    inner: &Arc<Inner>,
-    upload: &Upload,
-    local: &LocalContent,
-) -> Result<There, ClientError> {
+async fn send_at_once(inner: &Arc<Inner>, upload: &Upload, local: &LocalContent) -> Result<There> {
     let stage = match inner.transport.stage(&stage_of(upload)).await {
         Ok(stage) => stage,
         Err(error) => return Ok(Err(error)),
@@ -318,7 +311,7 @@ async fn send_resumably(
     inner: &Arc<Inner>,
     upload: &Upload,
     local: &LocalContent,
-) -> Result<There, ClientError> {
+) -> Result<There> {
     let id = &upload.staging_id;
     let mut sent: Option<Sent> = None;
     let mut cut: Option<(u64, TransportError)> = None;

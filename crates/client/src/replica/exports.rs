@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use vfs_sync_core::client::state::{self, ReplicaState};
 use vfs_sync_core::time::Timestamp;
 
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::replica::directory::private_dir;
 
 /// The folder of the exports in a replica's directory.
@@ -55,7 +55,7 @@ impl GoodExport {
     ///
     /// # Errors
     /// A failure to read the directory.
-    pub fn list(dir: impl AsRef<Path>) -> Result<Vec<Self>, ClientError> {
+    pub fn list(dir: impl AsRef<Path>) -> Result<Vec<Self>> {
         let folder = dir.as_ref().join(EXPORTS);
         list(&folder).map_err(ClientError::io(format!("cannot read {}", folder.display())))
     }
@@ -64,7 +64,7 @@ impl GoodExport {
     ///
     /// # Errors
     /// A failure to read the file, or the violation with which hydrating would refuse it.
-    pub fn check(&self) -> Result<ExportedCounts, ClientError> {
+    pub fn check(&self) -> Result<ExportedCounts> {
         let failed = || ClientError::io(format!("cannot read {}", self.path.display()));
         let mut json = Vec::new();
         let file = File::open(&self.path).map_err(failed())?;

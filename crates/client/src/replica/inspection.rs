@@ -11,7 +11,7 @@ use vfs_sync_core::wire::{AttachRequest, ReconcileState, WriteIds};
 use super::{ReplicaStore, inspect_store};
 use crate::api::{QueuedOp, QueuedState, RejectedOp, StateExport};
 use crate::content::is_on_disk;
-use crate::error::{ClientError, Failing, StopReason};
+use crate::error::{ClientError, Failing, Result, StopReason};
 
 /// The greatest number of steps in a path.
 const MAX_STEPS: usize = 256;
@@ -105,7 +105,7 @@ impl Inspection {
     /// # Errors
     /// [`ClientError::NoReplica`], [`ClientError::InUse`], [`ClientError::NewerReplica`],
     /// [`ClientError::OlderReplica`], [`ClientError::CorruptReplica`], [`ClientError::Storage`].
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self, ClientError> {
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref().to_owned();
         let store = inspect_store(&dir)?;
         Ok(Self { store, dir })
@@ -115,7 +115,7 @@ impl Inspection {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn state(&mut self) -> Result<SyncState, ClientError> {
+    pub fn state(&mut self) -> Result<SyncState> {
         let counts = self.store.counts()?;
         let meta = self.store.meta();
         Ok(SyncState {
@@ -147,7 +147,7 @@ impl Inspection {
     ///
     /// # Errors
     /// Only if the file cannot be read at all.
-    pub fn integrity(&mut self) -> Result<Vec<String>, ClientError> {
+    pub fn integrity(&mut self) -> Result<Vec<String>> {
         self.store.integrity()
     }
 
@@ -155,7 +155,7 @@ impl Inspection {
     ///
     /// # Errors
     /// The first row that cannot be read, as [`ClientError::CorruptReplica`].
-    pub fn verify(&mut self) -> Result<u64, ClientError> {
+    pub fn verify(&mut self) -> Result<u64> {
         self.store.verify_rows()
     }
 
@@ -163,7 +163,7 @@ impl Inspection {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn oldest_operation(&mut self) -> Result<Option<QueuedOp>, ClientError> {
+    pub fn oldest_operation(&mut self) -> Result<Option<QueuedOp>> {
         let next = self.store.pending(1)?.pop();
         if let Some((operation, _)) = next {
             return Ok(Some(QueuedOp { operation, state: QueuedState::Pending }));
@@ -177,7 +177,7 @@ impl Inspection {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn uploads(&mut self, limit: usize) -> Result<Vec<QueuedUpload>, ClientError> {
+    pub fn uploads(&mut self, limit: usize) -> Result<Vec<QueuedUpload>> {
         let uploads = self.store.queued_uploads(limit)?.into_iter();
         Ok(uploads
             .map(|upload| QueuedUpload {
@@ -197,7 +197,7 @@ impl Inspection {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>, ClientError> {
+    pub fn rejected(&mut self, limit: usize) -> Result<Vec<RejectedOp>> {
         self.store.rejected(limit)
     }
 
@@ -205,7 +205,7 @@ impl Inspection {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn rejected_upload_reason(&mut self) -> Result<Option<String>, ClientError> {
+    pub fn rejected_upload_reason(&mut self) -> Result<Option<String>> {
         Ok(self.store.rejected_uploads()?.into_iter().find_map(|upload| upload.reason))
     }
 
@@ -213,7 +213,7 @@ impl Inspection {
     ///
     /// # Errors
     /// Only if the replica cannot be read.
-    pub fn path(&mut self, item: &ItemId) -> Result<Option<String>, ClientError> {
+    pub fn path(&mut self, item: &ItemId) -> Result<Option<String>> {
         let (mut path, mut at) = (String::new(), item.clone());
         for _ in 0..MAX_STEPS {
             let Some(node) = self.store.node(&at)? else { break };
@@ -232,11 +232,7 @@ impl Inspection {
     ///
     /// # Errors
     /// A failure to read or write.
-    pub fn export_state(
-        &mut self,
-        options: StateExport,
-        writer: impl Write,
-    ) -> Result<(), ClientError> {
+    pub fn export_state(&mut self, options: StateExport, writer: impl Write) -> Result<()> {
         let state = self.store.export()?;
         let state = if options.redact { state.redact() } else { state };
         let failed = ClientError::io("cannot write the exported state");

@@ -17,10 +17,10 @@ use vfs_sync_core::time::Timestamp;
 
 use super::edits::used_up;
 use super::engine::epoch::renumber;
-use super::rows::{AttachmentRow, ItemRow, LinkRow, Result, Rows};
+use super::rows::{AttachmentRow, ItemRow, LinkRow, Rows};
 use super::store::{History, Meta, Offering, Slot, Upload, UploadState};
 use crate::api::node::QueuedState;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 
 /// The time for which removals are kept: as long as a server keeps them by default.
 const REMOVALS_KEPT_MILLIS: i64 = 90 * 24 * 3_600 * 1_000;

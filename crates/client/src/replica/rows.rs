@@ -17,9 +17,7 @@ use super::store::{Counts, Meta, MoveId, Slot, Upload};
 use crate::api::Query;
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
 use crate::api::record::{DirectoryRecord, EntryRecord};
-use crate::error::ClientError;
-
-pub(super) type Result<T> = std::result::Result<T, ClientError>;
+pub(super) use crate::error::Result;
 
 /// The containers of an item: nearly always one.
 pub(super) type Parents = SmallVec<[ItemId; 1]>;

@@ -12,7 +12,7 @@ use super::backoff::back_off;
 use super::live::{Heard, Link, listen};
 use super::outcome::{pause_reason, stop_reason};
 use crate::client::{Inner, SyncClient};
-use crate::error::ClientError;
+use crate::error::Result;
 use crate::event::ChangeEvent;
 use crate::host::{Instant, sleep, sleep_until};
 use crate::lock::lock;
@@ -249,7 +249,7 @@ impl After {
 /// Emits what a sync in the background came to; returns an error if the work has to stop.
 fn outcome(
     client: &SyncClient,
-    synced: Result<crate::event::SyncReport, ClientError>,
+    synced: Result<crate::event::SyncReport>,
     failures: &mut u32,
 ) -> Result<After, ()> {
     let error = match synced {

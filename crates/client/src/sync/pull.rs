@@ -7,7 +7,7 @@ use vfs_sync_core::limits::{MAX_PULL_LIMIT, MAX_WRITE_ID_ENTRIES};
 use vfs_sync_core::wire::{PullPage, WriteIds};
 
 use super::session::Session;
-use crate::error::ClientError;
+use crate::error::Result;
 use crate::replica::{Meta, Slot};
 use crate::transport::{PullQuery, TransportError, TransportExt as _};
 
@@ -15,7 +15,7 @@ use crate::transport::{PullQuery, TransportError, TransportExt as _};
 const FORGOTTEN_AT_ONCE: usize = 500;
 
 impl Session {
-    async fn page(&self, cycle: &PullCycle, meta: &Meta) -> Result<PullPage, ClientError> {
+    async fn page(&self, cycle: &PullCycle, meta: &Meta) -> Result<PullPage> {
         let query = PullQuery {
             client_id: meta.client_id.clone(),
             cursor: cycle.cursor().cloned(),
@@ -41,12 +41,12 @@ impl Session {
     }
 
     /// Pulls and checks the next page.
-    async fn checked(&self, cycle: &mut PullCycle, meta: &Meta) -> Result<PageCommit, ClientError> {
+    async fn checked(&self, cycle: &mut PullCycle, meta: &Meta) -> Result<PageCommit> {
         let page = self.page(cycle, meta).await?;
         Ok(cycle.page(page)?)
     }
 
-    async fn apply(&self, slot: Slot, commit: PageCommit) -> Result<(), ClientError> {
+    async fn apply(&self, slot: Slot, commit: PageCommit) -> Result<()> {
         let events = self.inner.has_subscribers();
         self.store(move |inner, store| {
             inner.emit(store.apply_page(slot, commit, events)?);
@@ -62,7 +62,7 @@ impl Session {
         slot: Slot,
         cycle: &mut PullCycle,
         meta: &Meta,
-    ) -> Result<(WriteIds, Option<Epoch>), ClientError> {
+    ) -> Result<(WriteIds, Option<Epoch>)> {
         let mut commit = self.checked(cycle, meta).await?;
         loop {
             self.report.pages += 1;
@@ -87,7 +87,7 @@ impl Session {
         }
     }
 
-    pub(super) async fn pull(&mut self) -> Result<(), ClientError> {
+    pub(super) async fn pull(&mut self) -> Result<()> {
         let meta = self.meta().await?;
         let mut cycle =
             PullCycle::new(meta.cursor.clone(), meta.baseline.clone(), (*meta.floor).clone())
@@ -99,7 +99,7 @@ impl Session {
 
     /// Removes the bytes of removed contents from the cache. After a crash, the next call removes
     /// the rest.
-    pub(super) async fn forget_contents(&self) -> Result<(), ClientError> {
+    pub(super) async fn forget_contents(&self) -> Result<()> {
         loop {
             let forgotten = self.store(|inner, store| {
                 let going = store.forgettable(FORGOTTEN_AT_ONCE)?;

@@ -6,13 +6,13 @@ use vfs_sync_core::wire::PushRequest;
 
 use super::session::Session;
 use crate::client::Inner;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::event::ChangeEvent;
 use crate::replica::{ReplicaStore, own_write_id, unsendable};
 use crate::transport::{TransportError, TransportExt as _};
 
 impl Session {
-    pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
+    pub(super) async fn flush(&mut self) -> Result<()> {
         if self.meta().await?.copied {
             // The client must know the changes that the same replica made after the export before
             // it sends any.
@@ -76,11 +76,7 @@ impl Session {
 
     /// Pulls, and rebases the queue above the greatest write id that the server has of this
     /// replica.
-    async fn recover(
-        &mut self,
-        cycle: &mut FlushCycle,
-        told: Option<WriteId>,
-    ) -> Result<(), ClientError> {
+    async fn recover(&mut self, cycle: &mut FlushCycle, told: Option<WriteId>) -> Result<()> {
         self.pull().await?;
         let (own, rebase) = self
             .store(|_, store| {
@@ -109,7 +105,7 @@ impl Session {
 
     /// Commits the results of a push. Returns whether the answer came from another epoch than the
     /// last one.
-    async fn commit(&mut self, commit: FlushCommit) -> Result<bool, ClientError> {
+    async fn commit(&mut self, commit: FlushCommit) -> Result<bool> {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let applied = commit.acknowledged.len();
         let (outdated, rejected, another) = self

@@ -6,7 +6,7 @@ use vfs_sync_core::cursor::{Epoch, Position};
 use vfs_sync_core::wire::WriteIds;
 
 use super::session::Session;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::event::ChangeEvent;
 use crate::replica::{History, Meta, Offering, Rebuilt, Slot};
 use crate::transport::{PullQuery, TransportError, TransportExt as _};
@@ -15,7 +15,7 @@ use crate::transport::{PullQuery, TransportError, TransportExt as _};
 const REBUILDS: usize = 3;
 
 impl Session {
-    pub(super) async fn rematerialise(&mut self) -> Result<(), ClientError> {
+    pub(super) async fn rematerialise(&mut self) -> Result<()> {
         for _ in 0..REBUILDS {
             self.store(|_, store| store.begin_rebuild()).await?;
             let meta = self.meta().await?;
@@ -59,7 +59,7 @@ impl Session {
         meta: &Meta,
         rebuilt: &PullCycle,
         epoch: Option<Epoch>,
-    ) -> Result<Option<History>, ClientError> {
+    ) -> Result<Option<History>> {
         let query = PullQuery {
             client_id: meta.client_id.clone(),
             cursor: meta.cursor.clone(),

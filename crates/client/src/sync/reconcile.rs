@@ -5,13 +5,13 @@ use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::wire::ReconcileState;
 
 use super::session::Session;
-use crate::error::ClientError;
+use crate::error::Result;
 use crate::transport::{TransportError, TransportExt as _};
 
 impl Session {
     /// Reports the applied state to the server, unless the server has already acknowledged it; with
     /// `again` it reports in any case.
-    pub(crate) async fn reconcile(&mut self, again: bool) -> Result<(), ClientError> {
+    pub(crate) async fn reconcile(&mut self, again: bool) -> Result<()> {
         let mut retried = false;
         loop {
             let meta = self.meta().await?;

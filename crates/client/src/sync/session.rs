@@ -10,7 +10,7 @@ use vfs_sync_core::wire::telemetry::Report;
 
 use super::outcome::stop_reason;
 use crate::client::Inner;
-use crate::error::{ClientError, Failing};
+use crate::error::{ClientError, Failing, Result};
 use crate::event::{Progress, SyncReport};
 use crate::lock::lock;
 use crate::replica::exports;
@@ -70,7 +70,7 @@ impl Session {
     }
 
     /// Runs `work`, and emits the violation in which it ends, if there is one.
-    pub(crate) async fn run(&mut self, work: Work) -> Result<(), ClientError> {
+    pub(crate) async fn run(&mut self, work: Work) -> Result<()> {
         let done = self.work(work).await;
         if let Err(ClientError::Violation(violation)) = &done {
             self.note_violation(violation).await;
@@ -78,7 +78,7 @@ impl Session {
         done.map_err(|error| self.inner.emitted(error))
     }
 
-    async fn work(&mut self, work: Work) -> Result<(), ClientError> {
+    async fn work(&mut self, work: Work) -> Result<()> {
         match work {
             Work::Flush => self.flush().await,
             Work::Pull => self.pull_and_reconcile().await,
@@ -130,8 +130,8 @@ impl Session {
     /// Runs a transaction on a blocking thread. It finishes even if its caller is cancelled.
     pub(crate) async fn store<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner, &mut ReplicaStore) -> Result<T, ClientError> + Send + 'static,
-    ) -> Result<T, ClientError> {
+        work: impl FnOnce(&Inner, &mut ReplicaStore) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let (inner, turn) = (Arc::clone(&self.inner), Arc::clone(&self.turn));
         let done = self.inner.environment().blocking(move || {
             let _turn = turn;
@@ -141,11 +141,11 @@ impl Session {
         done.await
     }
 
-    pub(crate) async fn meta(&self) -> Result<Meta, ClientError> {
+    pub(crate) async fn meta(&self) -> Result<Meta> {
         self.store(|_, store| Ok(store.meta().clone())).await
     }
 
-    pub(crate) async fn pull_and_reconcile(&mut self) -> Result<(), ClientError> {
+    pub(crate) async fn pull_and_reconcile(&mut self) -> Result<()> {
         self.describe().await;
         self.pull().await?;
         self.reconcile(false).await
@@ -199,10 +199,7 @@ impl Session {
 
     /// Stores the reason why synchronisation stopped, or clears it after a success. A network
     /// failure changes nothing.
-    pub(crate) async fn note_outcome(
-        &self,
-        error: Option<&ClientError>,
-    ) -> Result<(), ClientError> {
+    pub(crate) async fn note_outcome(&self, error: Option<&ClientError>) -> Result<()> {
         let reason = match error {
             None => None,
             Some(error) => match stop_reason(error) {

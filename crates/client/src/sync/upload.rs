@@ -16,7 +16,7 @@ use super::session::Session;
 use crate::client::Inner;
 use crate::content::{GONE, NewContent, Outcome, into_requests, send_request};
 use crate::environment::Environment;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 use crate::event::ChangeEvent;
 use crate::host::{self, AbortOnDropHandle};
 use crate::replica::{NewEdit, NewEdits, ReplicaStore, Upload, UploadState};
@@ -31,7 +31,7 @@ const FRUITLESS_REQUESTS: u32 = 2;
 const FULL: &str = "the server has no room for it";
 
 /// Copies a content under new ids, because its stage has expired.
-pub(crate) fn renew(inner: &Inner, upload: &Upload) -> Result<(Upload, NewContent), ClientError> {
+pub(crate) fn renew(inner: &Inner, upload: &Upload) -> Result<(Upload, NewContent)> {
     let content = inner.cache.renamed(&upload.blob_id, upload.digest)?;
     let renewed = Upload {
         blob_id: content.blob_id.clone(),
@@ -52,7 +52,7 @@ fn keep_time_beside(
     item: ItemId,
     blob_id: &BlobId,
     time: Option<Timestamp>,
-) -> Result<(), ClientError> {
+) -> Result<()> {
     let shown = store
         .node(&item)?
         .filter(|node| node.content.as_ref().is_some_and(|content| content.blob_id == *blob_id));
@@ -74,7 +74,7 @@ fn keep_time_beside(
 
 impl Session {
     /// Uploads the queued contents. Returns whether more can be done after another pull.
-    pub(crate) async fn upload_contents(&mut self) -> Result<bool, ClientError> {
+    pub(crate) async fn upload_contents(&mut self) -> Result<bool> {
         let counts = self.store(|_, store| store.counts()).await?;
         self.inner.advance(|progress| progress.to_upload = counts.uploads);
         let mut again = false;
@@ -110,7 +110,7 @@ impl Session {
     }
 
     /// Returns the next uploads, each with its durably stored request.
-    async fn round(&self, after: i64) -> Result<Vec<Upload>, ClientError> {
+    async fn round(&self, after: i64) -> Result<Vec<Upload>> {
         self.store(move |inner, store| {
             let mut round = store.uploads(after, ROUND)?;
             let (client_id, at) = (store.meta().client_id.clone(), store.meta().reconciled.clone());
@@ -159,7 +159,7 @@ impl Session {
 
     /// Sends uploads, small ones many to a request, several requests at a time. It stops when the
     /// network is down, and returns the outcomes so far.
-    async fn send(&mut self, uploads: Vec<Upload>) -> Result<Vec<(Upload, Outcome)>, ClientError> {
+    async fn send(&mut self, uploads: Vec<Upload>) -> Result<Vec<(Upload, Outcome)>> {
         let mut outcomes = Vec::new();
         // The size of the smallest content that the server had no space for: one at least as large
         // is not sent.
@@ -209,10 +209,7 @@ impl Session {
 
     /// Makes the outcomes of uploads durable. Returns the rejection of an upload whose checkpoint
     /// is behind, if there is one.
-    async fn settle(
-        &mut self,
-        outcomes: Vec<(Upload, Outcome)>,
-    ) -> Result<Option<TransportError>, ClientError> {
+    async fn settle(&mut self, outcomes: Vec<(Upload, Outcome)>) -> Result<Option<TransportError>> {
         let (mut written, mut copies, mut events) = (Vec::new(), Vec::new(), Vec::new());
         let (mut behind, mut failed) = (None, None);
         let (mut old, mut renewed) = (Vec::new(), Vec::new());

@@ -7,7 +7,7 @@ use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::operation::{Action, Upsert};
 
 use crate::client::SyncClient;
-use crate::error::ClientError;
+use crate::error::{ClientError, Result};
 
 /// The number of stable ids of one folder. The first that the server has not rejected counts.
 const STABLE_IDS: u8 = 16;
@@ -25,11 +25,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// [`ClientError::UnknownItem`] if the parent does not exist, [`ClientError::NotPermitted`].
-    pub fn get_or_create_folder(
-        &self,
-        parent: Option<&ItemId>,
-        name: Name,
-    ) -> Result<ItemId, ClientError> {
+    pub fn get_or_create_folder(&self, parent: Option<&ItemId>, name: Name) -> Result<ItemId> {
         let owner = match parent {
             Some(parent) => {
                 let unknown = || ClientError::UnknownItem(parent.clone());

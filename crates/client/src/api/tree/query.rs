@@ -9,7 +9,7 @@ use vfs_sync_core::time::Timestamp;
 
 use crate::api::node::Node;
 use crate::client::SyncClient;
-use crate::error::ClientError;
+use crate::error::Result;
 
 /// The greatest number of items in a page of a query.
 pub const MAX_FOUND: usize = 1_000;
@@ -137,7 +137,7 @@ impl QueryWatch {
     ///
     /// # Errors
     /// As [`SyncClient::find`].
-    pub async fn next(&mut self) -> Result<Option<ResultChange>, ClientError> {
+    pub async fn next(&mut self) -> Result<Option<ResultChange>> {
         loop {
             self.version.borrow_and_update();
             let now = self.client.find(&self.query)?;
@@ -160,7 +160,7 @@ impl SyncClient {
     ///
     /// # Errors
     /// Only if the replica cannot be read or written.
-    pub fn find(&self, query: &Query) -> Result<Vec<Node>, ClientError> {
+    pub fn find(&self, query: &Query) -> Result<Vec<Node>> {
         self.store().find(query)
     }
 

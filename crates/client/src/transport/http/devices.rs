@@ -15,7 +15,7 @@ impl HttpTransport {
     /// Lists a page of the user's devices, from `cursor` on.
     ///
     /// # Errors
-    /// [`TransportError::Refused`] with `404` from a server without devices.
+    /// [`TransportError::Refused`](crate::TransportError::Refused) with `404` from a server without devices.
     pub async fn devices(&self, cursor: Option<&str>) -> Result<DevicesResponse> {
         let mut url = self.url(&["devices"]);
         if let Some(cursor) = cursor {
@@ -27,7 +27,7 @@ impl HttpTransport {
     /// Gives a device of the user's a name.
     ///
     /// # Errors
-    /// [`TransportError::Refused`] with `404` for an unknown device.
+    /// [`TransportError::Refused`](crate::TransportError::Refused) with `404` for an unknown device.
     pub async fn rename_device(&self, client: &ReplicaId, name: &str) -> Result<()> {
         let body = RenameDevice { name: name.to_owned() };
         self.done(self.post("renameDevice", &["devices", client.as_str()], &body)).await
@@ -36,7 +36,7 @@ impl HttpTransport {
     /// Revokes a device of the user's, for ever; the call may be repeated.
     ///
     /// # Errors
-    /// [`TransportError::Refused`] with `404` for an unknown device.
+    /// [`TransportError::Refused`](crate::TransportError::Refused) with `404` for an unknown device.
     pub async fn revoke_device(&self, client: &ReplicaId) -> Result<()> {
         let url = self.url(&["devices", client.as_str()]);
         self.done(HttpCall { method: Method::DELETE, ..self.get("revokeDevice", url) }).await
@@ -46,7 +46,7 @@ impl HttpTransport {
     /// `vfs:admin`, as the following calls do.
     ///
     /// # Errors
-    /// [`TransportError::Refused`] with `403` without the scope.
+    /// [`TransportError::Refused`](crate::TransportError::Refused) with `403` without the scope.
     pub async fn devices_of(
         &self,
         user: Option<&UserId>,

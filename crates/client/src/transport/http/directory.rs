@@ -23,7 +23,7 @@ impl HttpTransport {
     /// repeated. It needs a token with the scope `vfs:admin`.
     ///
     /// # Errors
-    /// [`TransportError::Refused`] with status `403` without the scope.
+    /// [`TransportError::Refused`](crate::TransportError::Refused) with status `403` without the scope.
     pub async fn set_member(
         &self,
         group: &Principal,
@@ -45,7 +45,7 @@ impl HttpTransport {
     /// `after`. It needs a token with the scope `vfs:admin`.
     ///
     /// # Errors
-    /// [`TransportError::Refused`] with status `403` without the scope.
+    /// [`TransportError::Refused`](crate::TransportError::Refused) with status `403` without the scope.
     pub async fn members(
         &self,
         group: &Principal,
@@ -78,7 +78,7 @@ impl HttpTransport {
     /// notified.
     ///
     /// # Errors
-    /// [`TransportError::Refused`] with status `400` for the user's own id, or beyond
+    /// [`TransportError::Refused`](crate::TransportError::Refused) with status `400` for the user's own id, or beyond
     /// [`MAX_BLOCKED_OWNERS`](vfs_sync_core::limits::MAX_BLOCKED_OWNERS); with `404` from a server
     /// without blocks.
     pub async fn set_block(&self, owner: &UserId, blocked: bool) -> Result<()> {
