@@ -30,6 +30,20 @@ pub(crate) fn on_signals(output: Output) -> Result<CancellationToken> {
     Ok(stop)
 }
 
+/// Waits for `work`, or fails as soon as the user stops the command.
+pub(crate) async fn unless_stopped<T, E>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T>
+where
+    Failure: From<E>,
+{
+    match stop.run_until_cancelled(work).await {
+        Some(done) => done.map_err(Failure::from),
+        None => Err(interrupted()),
+    }
+}
+
 /// Returns the failure of a command that the user stopped.
 pub(crate) fn interrupted() -> Failure {
     Failure::new(Kind::Interrupted, "interrupted; completed work is kept")

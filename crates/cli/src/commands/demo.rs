@@ -66,10 +66,7 @@ impl Story {
 
     async fn sync(&self, side: &Side) -> Result<SyncReport> {
         side.shown.with(Some(self.output.progress("syncing")));
-        let report = tokio::select! {
-            report = side.client.sync() => report.map_err(Failure::from),
-            () = self.stop.cancelled() => Err(shutdown::interrupted()),
-        };
+        let report = shutdown::unless_stopped(&self.stop, side.client.sync()).await;
         side.shown.with(None);
         report
     }

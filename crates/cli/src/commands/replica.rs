@@ -167,10 +167,7 @@ pub(super) async fn rematerialise(
 ) -> Result<()> {
     let client = replica::open(global, replica::config())?;
     let progress = output.progress("rebuilding");
-    let report = tokio::select! {
-        report = client.rematerialise() => report?,
-        () = stop.cancelled() => return Err(shutdown::interrupted()),
-    };
+    let report = shutdown::unless_stopped(&stop, client.rematerialise()).await?;
     drop(progress);
     output.json(&report_json(&report))?;
     output.say(format_args!("rebuilt from {} entries", count_text(report.pulled)))?;

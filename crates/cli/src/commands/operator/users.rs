@@ -51,10 +51,7 @@ pub(in crate::commands) async fn devices(
             }
         }
     };
-    tokio::select! {
-        done = work => done,
-        () = stop.cancelled() => Err(shutdown::interrupted()),
-    }
+    shutdown::unless_stopped(&stop, work).await
 }
 
 pub(in crate::commands) async fn users(
@@ -69,10 +66,7 @@ pub(in crate::commands) async fn users(
     };
     let server =
         replica::server(global, args.operated.server.as_deref(), args.operated.token_file, None)?;
-    tokio::select! {
-        done = act(&server, action, &output) => done,
-        () = stop.cancelled() => Err(shutdown::interrupted()),
-    }
+    shutdown::unless_stopped(&stop, act(&server, action, &output)).await
 }
 
 async fn act(server: &HttpTransport, action: AdminUsersAction, output: &Output) -> Result<()> {

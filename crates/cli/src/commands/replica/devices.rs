@@ -25,10 +25,7 @@ pub(in crate::commands) async fn devices(
         let message = format!("the replica is {user}'s, the devices are {other}'s");
         Failure::new(Kind::Auth, message)
     })?;
-    tokio::select! {
-        done = act(&server, action, &output) => done,
-        () = stop.cancelled() => Err(shutdown::interrupted()),
-    }
+    shutdown::unless_stopped(&stop, act(&server, action, &output)).await
 }
 
 async fn act(server: &HttpTransport, action: DevicesAction, output: &Output) -> Result<()> {

@@ -37,10 +37,7 @@ pub(in crate::commands) async fn login(
 ) -> Result<()> {
     let directory = replica::directory(global)?;
     let device = device(global, &directory, args)?;
-    tokio::select! {
-        done = sign_in(&device, output) => done,
-        () = stop.cancelled() => Err(shutdown::interrupted()),
-    }
+    shutdown::unless_stopped(&stop, sign_in(&device, output)).await
 }
 
 /// Finds out which replica is to be signed in, or prepares a new one.

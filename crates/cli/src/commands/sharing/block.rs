@@ -45,10 +45,8 @@ fn server(global: &Global) -> Result<HttpTransport> {
 
 async fn list(global: &Global, output: Output, stop: CancellationToken) -> Result<()> {
     let server = server(global)?;
-    let list = tokio::select! {
-        list = server.blocks() => list.map_err(unsupported)?,
-        () = stop.cancelled() => return Err(shutdown::interrupted()),
-    };
+    let blocks = async { server.blocks().await.map_err(unsupported) };
+    let list = shutdown::unless_stopped(&stop, blocks).await?;
     if output.json {
         return output.json(&list);
     }
@@ -66,10 +64,8 @@ async fn set(
     stop: CancellationToken,
 ) -> Result<()> {
     let server = server(global)?;
-    tokio::select! {
-        done = server.set_block(owner, blocked) => done.map_err(unsupported)?,
-        () = stop.cancelled() => return Err(shutdown::interrupted()),
-    }
+    let set = async { server.set_block(owner, blocked).await.map_err(unsupported) };
+    shutdown::unless_stopped(&stop, set).await?;
     let shown = escaped(owner.as_str());
     output.say(match blocked {
         true => format!("{shown} is blocked: the next sync removes what {shown} shares"),

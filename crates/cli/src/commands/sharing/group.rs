@@ -68,10 +68,7 @@ pub(in crate::commands) async fn group(
             }
         }
     };
-    tokio::select! {
-        done = work => done,
-        () = stop.cancelled() => Err(shutdown::interrupted()),
-    }
+    shutdown::unless_stopped(&stop, work).await
 }
 
 fn report(output: &Output, group: &Principal, member: &UserId, present: bool) -> Result<()> {

@@ -56,10 +56,7 @@ async fn content(
             None => client.contents().read(&node.id).await,
         }
     };
-    let content = tokio::select! {
-        content = read => content.map_err(Failure::from),
-        () = stop.cancelled() => Err(shutdown::interrupted()),
-    };
+    let content = shutdown::unless_stopped(stop, read).await;
     shown.with(None);
     let mtime = match version {
         Some(version) => version.modified_at.unwrap_or(version.attached_at),

@@ -213,10 +213,8 @@ async fn fetch(client: &SyncClient, node: &Node, stop: &CancellationToken) -> Re
             }
         }
     }
-    tokio::select! {
-        fetched = client.contents().fetch(&contents) => Ok(fetched?.downloaded),
-        () = stop.cancelled() => Err(shutdown::interrupted()),
-    }
+    let fetched = shutdown::unless_stopped(stop, client.contents().fetch(&contents)).await?;
+    Ok(fetched.downloaded)
 }
 
 fn impossible(client: &SyncClient, error: ClientError, args: &FromTo) -> Failure {

@@ -25,10 +25,7 @@ pub(in crate::commands) async fn trash(
             TrashAction::Empty(args) => empty(&client, args, output).await,
         }
     };
-    tokio::select! {
-        done = work => done,
-        () = stop.cancelled() => Err(shutdown::interrupted()),
-    }
+    shutdown::unless_stopped(&stop, work).await
 }
 
 /// Returns the former path of an item, in the user's own tree or an owner's.
