@@ -4,37 +4,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use vfs_sync_client::core::id::{ItemId, UserId};
+use vfs_sync_client::core::id::UserId;
 use vfs_sync_client::core::item::Name;
 use vfs_sync_client::{
-    ChangeEvent, ClientConfig, ClientError, HttpConfig, HttpTransport, StateExport, SyncClient,
-    TokenProvider, Transport, TransportError,
+    ChangeEvent, ClientConfig, ClientError, HttpConfig, HttpTransport, SyncClient, Transport,
+    TransportError,
 };
 use vfs_sync_testkit::TestServer;
 
-/// A token that is replaced, as a file is.
-#[derive(Clone)]
-struct Replaceable(Arc<Mutex<String>>);
-
-impl Replaceable {
-    fn new(token: String) -> Self {
-        Self(Arc::new(Mutex::new(token)))
-    }
-
-    fn set(&self, token: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = token;
-    }
-}
-
-#[async_trait]
-impl TokenProvider for Replaceable {
-    async fn token(&self, _: bool) -> Result<String, String> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-}
+use crate::support::{Replaceable, export, put};
 
 fn client_at(url: String, user: &str, token: &Replaceable, config: ClientConfig) -> SyncClient {
     let http = HttpTransport::new(HttpConfig::new(url), token.clone()).unwrap();
@@ -42,18 +22,6 @@ fn client_at(url: String, user: &str, token: &Replaceable, config: ClientConfig)
         .config(config)
         .in_memory(UserId::new(user).unwrap())
         .unwrap()
-}
-
-fn put(client: &SyncClient, name: &str, bytes: &[u8]) -> ItemId {
-    let file = client.create_file(None, Name::new(name).unwrap()).unwrap();
-    client.contents().put(&file, bytes).unwrap();
-    file
-}
-
-fn export(client: &SyncClient) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    client.export_state(StateExport::default(), &mut bytes).unwrap();
-    bytes
 }
 
 fn names(client: &SyncClient) -> Vec<String> {

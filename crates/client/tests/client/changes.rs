@@ -4,14 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast::Receiver;
 use vfs_sync_client::core::id::ItemId;
-use vfs_sync_client::core::item::Name;
 use vfs_sync_client::core::wire::{PushReason, PushStatus};
 use vfs_sync_client::{ClientConfig, Delete, ItemChange, SyncClient, TreeChange};
 use vfs_sync_testkit::{ScriptedTransport, TestDevice, TestServer, all_results, build};
 
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
+use crate::support::name;
 
 /// Returns the changes that have arrived.
 fn arrived(changes: &mut Receiver<TreeChange>) -> Vec<ItemChange> {

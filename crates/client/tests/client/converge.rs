@@ -4,16 +4,12 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use vfs_sync_client::core::id::{ItemId, UserId};
-use vfs_sync_client::core::item::Name;
 use vfs_sync_client::{
-    ClientConfig, Delete, HttpConfig, HttpTransport, StateExport, StaticToken, SyncClient,
-    Transport,
+    ClientConfig, Delete, HttpConfig, HttpTransport, StaticToken, SyncClient, Transport,
 };
 use vfs_sync_testkit::TestServer;
 
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
+use crate::support::{export, name, paths};
 
 fn transport(server: &TestServer) -> Arc<dyn Transport> {
     let token = StaticToken::new(server.token("alice"));
@@ -40,21 +36,11 @@ fn durable(server: &TestServer) -> (tempfile::TempDir, SyncClient) {
     (dir, made.unwrap())
 }
 
-fn paths(client: &SyncClient) -> Vec<String> {
-    client.walk(None).unwrap().map(|entry| entry.unwrap().path).collect()
-}
-
 async fn text(client: &SyncClient, item: &ItemId) -> String {
     let mut text = String::new();
     let content = client.contents().read(item).await.unwrap();
     content.reader().unwrap().read_to_string(&mut text).unwrap();
     text
-}
-
-fn export(client: &SyncClient) -> String {
-    let mut bytes = Vec::new();
-    client.export_state(StateExport::default(), &mut bytes).unwrap();
-    String::from_utf8(bytes).unwrap()
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@ use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
-use vfs_sync_client::core::item::Name;
 use vfs_sync_client::core::wire::PushReason;
 use vfs_sync_client::{
     ChangeEvent, ClientConfig, Delete, HttpConfig, HttpTransport, StateExport, StaticToken,
@@ -15,9 +14,7 @@ use vfs_sync_client::{
 };
 use vfs_sync_testkit::{TestServer, everything};
 
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
+use crate::support::name;
 
 struct Device {
     client: SyncClient,

@@ -7,17 +7,15 @@ use std::sync::Arc;
 use vfs_sync_client::core::cursor::Epoch;
 use vfs_sync_client::core::entry::{Change, Origin};
 use vfs_sync_client::core::id::{ItemId, ReplicaId, UserId, WriteId};
-use vfs_sync_client::core::item::{Name, ObjectType};
+use vfs_sync_client::core::item::ObjectType;
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::core::wire::{PullPage, PushReason, PushRequest, PushResponse, PushStatus};
 use vfs_sync_client::{
-    ChangeEvent, ClientConfig, ClientError, QueuedState, StateExport, SyncClient, TransportError,
+    ChangeEvent, ClientConfig, ClientError, QueuedState, SyncClient, TransportError,
 };
 use vfs_sync_testkit::{ScriptedTransport, TestEnvironment, all_results, build};
 
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
+use crate::support::{export, name};
 
 fn config() -> ClientConfig {
     ClientConfig::default()
@@ -60,12 +58,6 @@ impl Scene {
     fn write_ids(&self) -> Vec<u64> {
         let queue = self.client.queue().operations(usize::MAX).unwrap();
         queue.iter().map(|one| one.operation.write_id.get()).collect()
-    }
-
-    fn export(&self) -> String {
-        let mut bytes = Vec::new();
-        self.client.export_state(StateExport::default(), &mut bytes).unwrap();
-        String::from_utf8(bytes).unwrap()
     }
 
     fn names(&self) -> Vec<String> {
@@ -125,10 +117,10 @@ async fn an_acknowledged_operation_stays_overlaid_until_a_settled_pull_covers_it
 async fn a_push_whose_answer_is_lost_is_repeated_as_it_was() {
     let scene = Scene::set();
     scene.queue(3);
-    let before = scene.export();
+    let before = export(&scene.client);
     scene.server.on_push(|_| Err(TransportError::network("cut off")));
     assert!(scene.client.sync().await.unwrap_err().is_transient());
-    assert_eq!(scene.export(), before);
+    assert_eq!(export(&scene.client), before);
     assert_eq!(scene.client.status().unwrap().stopped, None, "a network is no reason to stop");
     let scene = scene.reopened();
     scene.server.on_push(|request| Ok(all_results(request, PushStatus::AlreadyApplied)));
@@ -302,7 +294,7 @@ async fn a_clock_that_ran_ahead_is_told_and_comes_back() {
         Ok(answer)
     });
     scene.client.sync().await.unwrap();
-    assert!(scene.export().contains(r#""clock":{"last":"1970-01-01T00:00:01.000Z""#));
+    assert!(export(&scene.client).contains(r#""clock":{"last":"1970-01-01T00:00:01.000Z""#));
 }
 
 /// The server's answer to a push of another life of its database.
@@ -368,7 +360,7 @@ async fn an_answer_of_an_earlier_epoch_is_none() {
     scene.server.on_pull(|_| Ok(build::page().epoch(2).build()));
     scene.client.sync().await.unwrap();
     scene.queue(1);
-    let exported = scene.export();
+    let exported = export(&scene.client);
     for pulls in [true, false] {
         scene.server.on_pull(|_| Ok(build::page().epoch(1).write_id("other", 1).build()));
         scene.server.on_push(|request| Ok(applied_in(request, 1)));
@@ -380,7 +372,7 @@ async fn an_answer_of_an_earlier_epoch_is_none() {
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(scene.export(), exported);
+        assert_eq!(export(&scene.client), exported);
     }
 }
 

@@ -9,9 +9,7 @@ use vfs_sync_client::core::guardrail::Stage;
 use vfs_sync_client::core::id::{ChangeId, ReplicaId, UserId, WriteId};
 use vfs_sync_client::core::item::Name;
 use vfs_sync_client::core::wire::{PullPage, PushStatus, ReconcileResponse};
-use vfs_sync_client::{
-    ClientConfig, ClientError, Observer, StateExport, SyncClient, TransportError, Violation,
-};
+use vfs_sync_client::{ClientConfig, ClientError, Observer, SyncClient, TransportError, Violation};
 use vfs_sync_testkit::build::{cursor, write_ids};
 use vfs_sync_testkit::{
     ScriptedTransport, ViolationCollector, all_results, build, expect_exact_guardrail_signatures,
@@ -20,6 +18,8 @@ use vfs_sync_testkit::{
     expect_pull_rematerialization_required_violation, expect_reconcile_cursor_regression_violation,
     expect_stale_write_recovery_exhausted_violation,
 };
+
+use crate::support::export;
 
 /// An entry that makes an item, at a position.
 fn entry(at: i64, id: &str) -> Entry {
@@ -71,16 +71,10 @@ impl Scene {
         Self { server, client, violations, _dir: dir }
     }
 
-    fn export(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.client.export_state(StateExport::default(), &mut bytes).unwrap();
-        bytes
-    }
-
     /// Syncs twice, each time after `script`: both fail alike and change nothing; then a good
     /// page goes through. Gives the one violation of each attempt.
     async fn broken_by(&self, script: impl Fn(&ScriptedTransport)) -> Violation {
-        let before = self.export();
+        let before = export(&self.client);
         let mut seen = Vec::new();
         for _ in 0..2 {
             script(&self.server);
@@ -89,10 +83,7 @@ impl Scene {
             assert_eq!(error.to_string(), violation.message());
             let emitted = self.violations.take();
             assert_eq!(emitted, std::slice::from_ref(&violation), "emitted once");
-            assert_eq!(
-                String::from_utf8(self.export()).unwrap(),
-                String::from_utf8(before.clone()).unwrap(),
-            );
+            assert_eq!(export(&self.client), before);
             let stopped = self.client.status().unwrap().stopped.unwrap();
             assert_eq!(stopped.signature, violation.signature());
             seen.push(violation);
@@ -415,7 +406,7 @@ async fn a_page_broken_in_two_ways_has_the_first_answer() {
 async fn an_answer_that_does_not_fit_the_push_is_fatal_and_changes_nothing() {
     let scene = Scene::set().await;
     scene.client.create_folder(None, Name::new("f").unwrap()).unwrap();
-    let before = scene.export();
+    let before = export(&scene.client);
     for _ in 0..2 {
         scene.server.on_push(|request| {
             let mut answer = all_results(request, PushStatus::Applied);
@@ -431,7 +422,7 @@ async fn an_answer_that_does_not_fit_the_push_is_fatal_and_changes_nothing() {
             ),
             "{error}"
         );
-        assert_eq!(scene.export(), before);
+        assert_eq!(export(&scene.client), before);
         let stopped = scene.client.status().unwrap().stopped.unwrap();
         assert_eq!(stopped.signature, "malformedResponse");
     }
@@ -467,7 +458,7 @@ async fn background_work_stops_at_a_violation_until_it_is_started_by_hand() {
 #[tokio::test]
 async fn a_page_beyond_the_protocols_bounds_is_malformed_and_changes_nothing() {
     let scene = Scene::set().await;
-    let before = scene.export();
+    let before = export(&scene.client);
     let replicas: Vec<String> = (0..513).map(|n| format!("r{n}")).collect();
     let ids: Vec<(&str, u64)> = replicas.iter().map(|id| (id.as_str(), 1)).collect();
     let entries = (0..501).map(|n| entry(20, &format!("c{n:03}"))).collect();
@@ -483,6 +474,6 @@ async fn a_page_beyond_the_protocols_bounds_is_malformed_and_changes_nothing() {
             }
             other => panic!("{other}"),
         }
-        assert_eq!(scene.export(), before);
+        assert_eq!(export(&scene.client), before);
     }
 }

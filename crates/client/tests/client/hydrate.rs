@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use vfs_sync_client::SyncClient;
 use vfs_sync_client::core::id::{ReplicaId, UserId};
-use vfs_sync_client::{StateExport, SyncClient};
 use vfs_sync_testkit::{
     ScriptedTransport, ViolationCollector, build, expect_exact_guardrail_signatures,
     expect_hydrate_guardrail_violation,
 };
+
+use crate::support::export;
 
 const AT: &str = "2026-01-01T00:00:00.000Z";
 const LATER: &str = "2026-01-02T00:00:00.000Z";
@@ -17,12 +19,6 @@ fn client(id: &str) -> SyncClient {
     let (user, id) = (UserId::new("alice").unwrap(), ReplicaId::new(id).unwrap());
     let server = Arc::new(ScriptedTransport::new());
     SyncClient::builder(server).client_id(id).in_memory(user).unwrap()
-}
-
-fn export(client: &SyncClient) -> String {
-    let mut bytes = Vec::new();
-    client.export_state(StateExport::default(), &mut bytes).unwrap();
-    String::from_utf8(bytes).unwrap()
 }
 
 fn operation(op_id: &str, write_id: u64) -> Value {

@@ -7,13 +7,11 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::broadcast::Receiver;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::core::cursor::Epoch;
 use vfs_sync_client::core::id::{ChangeId, ReplicaId, UserId};
-use vfs_sync_client::core::item::Name;
 use vfs_sync_client::transport::{Answer, CallKind, EventStream, LiveEvent};
 use vfs_sync_client::{
     ChangeEvent, ClientConfig, Connectivity, HttpConfig, HttpTransport, PollingReason, StaticToken,
@@ -21,11 +19,9 @@ use vfs_sync_client::{
 };
 use vfs_sync_testkit::{Phase, ScriptedTransport, TestEnvironment, TestServer};
 
-const HOUR: Duration = Duration::from_secs(3_600);
+use crate::support::{name, told};
 
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A client that does not poll within a test.
 fn client(server: &TestServer, user: &str) -> SyncClient {
@@ -44,11 +40,6 @@ async fn until(client: &SyncClient, is: impl Fn(Connectivity) -> bool) {
     let reached = connection.wait_for(|connection| is(connection.state));
     let reached = tokio::time::timeout(Duration::from_secs(30), reached).await;
     reached.expect("in time").expect("a client");
-}
-
-async fn told(changes: &mut Receiver<ChangeEvent>, is: impl Fn(&ChangeEvent) -> bool) {
-    let told = async { while !is(&changes.recv().await.unwrap()) {} };
-    tokio::time::timeout(Duration::from_secs(30), told).await.expect("in time");
 }
 
 fn is_live(state: Connectivity) -> bool {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vfs_sync_client::core::id::{ItemId, UserId};
-use vfs_sync_client::core::item::{Name, ObjectType};
+use vfs_sync_client::core::item::ObjectType;
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::{
     ClientConfig, ClientError, Delete, Environment, HttpConfig, HttpTransport, StateExport,
     StaticToken, SyncClient, Transport,
 };
+
+use crate::support::{export, name, paths};
 
 /// A clock that stands still, and ids that count.
 #[derive(Debug)]
@@ -40,10 +42,6 @@ fn user() -> UserId {
     UserId::new("alice").unwrap()
 }
 
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
-
 fn create(dir: &Path) -> SyncClient {
     SyncClient::builder(nowhere()).server("s").create(dir, user()).unwrap()
 }
@@ -61,16 +59,6 @@ fn check(test: impl Fn(&SyncClient)) {
 
 fn names(client: &SyncClient, parent: Option<&ItemId>) -> Vec<String> {
     client.children(parent).unwrap().into_iter().map(|child| child.name).collect()
-}
-
-fn paths(client: &SyncClient) -> Vec<String> {
-    client.walk(None).unwrap().map(|entry| entry.unwrap().path).collect()
-}
-
-fn export(client: &SyncClient) -> String {
-    let mut bytes = Vec::new();
-    client.export_state(StateExport::default(), &mut bytes).unwrap();
-    String::from_utf8(bytes).unwrap()
 }
 
 #[test]

@@ -28,5 +28,6 @@ mod restore;
 mod shared_tree;
 mod sharing;
 mod stable;
+mod support;
 mod traps;
 mod waits;

@@ -5,14 +5,11 @@ use std::sync::Arc;
 
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
-use vfs_sync_client::core::item::Name;
 use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{ChangeEvent, ClientConfig, QueuedState, SyncClient, TransportError};
 use vfs_sync_testkit::{Fault, FaultyTransport, TestDevice, TestServer, everything};
 
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
+use crate::support::name;
 
 fn refused(status: u16, code: &str) -> TransportError {
     TransportError::Refused {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use vfs_sync_client::core::id::ItemId;
-use vfs_sync_client::core::item::{Name, ObjectType};
+use vfs_sync_client::core::item::ObjectType;
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::core::wire::{PushReason, PushStatus};
 use vfs_sync_client::{ClientConfig, Delete, NameIs, Node, Query, QueryCursor, SortBy, SyncClient};
@@ -13,9 +13,7 @@ use vfs_sync_testkit::{
     Random, ScriptedTransport, TestDevice, TestServer, all_results, everything, seeds,
 };
 
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
+use crate::support::name;
 
 fn names(found: &[Node]) -> Vec<&str> {
     found.iter().map(|node| node.name.as_ref().unwrap().as_str()).collect()

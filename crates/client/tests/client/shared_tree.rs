@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::entry::Entry;
 use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
-use vfs_sync_client::core::item::{Name, ObjectType};
+use vfs_sync_client::core::item::ObjectType;
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::{ChangeEvent, ClientConfig, ClientError, Delete, SyncClient};
 use vfs_sync_testkit::{ScriptedTransport, build, everything};
+
+use crate::support::name;
 
 /// A replica of alice's, and the server that tells it what to see.
 struct Scene {
@@ -94,10 +96,6 @@ async fn check(test: impl AsyncFn(Scene)) {
 
 fn id(text: &str) -> ItemId {
     ItemId::new(text).unwrap()
-}
-
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
 }
 
 fn somebody(text: &str) -> Principal {

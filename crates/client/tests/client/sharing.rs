@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use vfs_sync_client::core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_client::core::id::{ItemId, PrincipalId, UserId};
-use vfs_sync_client::core::item::{Name, ObjectType};
+use vfs_sync_client::core::item::ObjectType;
 use vfs_sync_client::core::wire::PushReason;
 use vfs_sync_client::{
     ChangeEvent, ClientConfig, ClientError, Delete, HttpConfig, HttpTransport, StaticToken,
@@ -17,6 +17,8 @@ use vfs_sync_client::{
 use vfs_sync_testkit::{TestDevice, TestServer, everything};
 
 use AccessLevel::{Admin, Read, Write};
+
+use crate::support::name;
 
 /// A replica of somebody's, on a disk of its own.
 struct Replica {
@@ -29,10 +31,6 @@ impl std::ops::Deref for Replica {
     fn deref(&self) -> &SyncClient {
         &self.client
     }
-}
-
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
 }
 
 fn of(kind: PrincipalType, id: &str) -> Principal {

@@ -1,16 +1,9 @@
 //! Folders with a stable id, made by several devices while they are apart.
 
-use vfs_sync_client::core::item::Name;
-use vfs_sync_client::{Delete, SyncClient};
+use vfs_sync_client::Delete;
 use vfs_sync_testkit::TestServer;
 
-fn name(text: &str) -> Name {
-    Name::new(text).unwrap()
-}
-
-fn paths(client: &SyncClient) -> Vec<String> {
-    client.walk(None).unwrap().map(|entry| entry.unwrap().path).collect()
-}
+use crate::support::{name, paths};
 
 #[tokio::test]
 async fn two_devices_that_start_offline_make_one_folder() {

@@ -1,36 +1,18 @@
 //! What is refused is not forgotten: a token that ran out, a disk or a quota that is full and a row that
 //! is damaged are told, nothing of what waits for them is given up, and all goes on by itself.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use tokio::sync::broadcast::Receiver;
-use vfs_sync_client::core::id::{ItemId, UserId};
-use vfs_sync_client::core::item::Name;
+use vfs_sync_client::core::id::UserId;
 use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{
-    ChangeEvent, ClientConfig, Delete, HttpConfig, HttpTransport, SyncClient, TokenProvider,
-    Transport, TransportError,
+    ChangeEvent, ClientConfig, Delete, HttpConfig, HttpTransport, SyncClient, Transport,
+    TransportError,
 };
 use vfs_sync_testkit::{Fault, FaultyTransport, MetadataQuota, ServerConfig, TestServer};
 
-/// A token that is replaced, as a file is.
-#[derive(Clone)]
-struct Replaceable(Arc<Mutex<String>>);
-
-impl Replaceable {
-    fn set(&self, token: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = token;
-    }
-}
-
-#[async_trait]
-impl TokenProvider for Replaceable {
-    async fn token(&self, _: bool) -> Result<String, String> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-}
+use crate::support::{Replaceable, put, told};
 
 fn quick() -> ClientConfig {
     ClientConfig {
@@ -38,17 +20,6 @@ fn quick() -> ClientConfig {
         backoff: (Duration::from_millis(1), Duration::from_millis(20)),
         ..ClientConfig::default()
     }
-}
-
-fn put(client: &SyncClient, name: &str, bytes: &[u8]) -> ItemId {
-    let file = client.create_file(None, Name::new(name).unwrap()).unwrap();
-    client.contents().put(&file, bytes).unwrap();
-    file
-}
-
-async fn told(changes: &mut Receiver<ChangeEvent>, is: impl Fn(&ChangeEvent) -> bool) {
-    let told = async { while !is(&changes.recv().await.unwrap()) {} };
-    tokio::time::timeout(Duration::from_secs(30), told).await.expect("in time");
 }
 
 fn refused(status: u16, code: &str, details: serde_json::Value) -> TransportError {
@@ -63,7 +34,7 @@ fn refused(status: u16, code: &str, details: serde_json::Value) -> TransportErro
 #[tokio::test]
 async fn background_work_pauses_while_the_token_has_run_out_and_goes_on_with_a_new_one() {
     let server = TestServer::start().await;
-    let token = Replaceable(Arc::new(Mutex::new(server.token("alice"))));
+    let token = Replaceable::new(server.token("alice"));
     let http = HttpTransport::new(HttpConfig::new(server.url()), token.clone()).unwrap();
     let alice = UserId::new("alice").unwrap();
     let client = SyncClient::builder(Arc::new(http)).config(quick()).in_memory(alice).unwrap();

@@ -8,7 +8,8 @@ use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{ClientConfig, ClientError, Observer, Progress};
 use vfs_sync_testkit::{Fault, FaultyTransport, TestServer};
 
-use super::scene::{MIB, Replica, bytes, config, limited, noise, put, read};
+use super::scene::{MIB, Replica, bytes, config, limited, noise, read};
+use crate::support::put;
 
 #[tokio::test]
 async fn the_cache_keeps_what_was_used_last_and_stays_within_its_size() {

@@ -12,7 +12,8 @@ use vfs_sync_blobs::{
 use vfs_sync_client::core::id::BlobId;
 use vfs_sync_testkit::TestServer;
 
-use super::scene::{MIB, Replica, config, noise, put, read};
+use super::scene::{MIB, Replica, config, noise, read};
+use crate::support::put;
 
 /// A store that fails to write an upload's first part for the first time.
 struct Hiccup {

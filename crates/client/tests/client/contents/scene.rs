@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vfs_sync_client::core::id::{ItemId, UserId};
-use vfs_sync_client::core::item::Name;
 use vfs_sync_client::{ClientConfig, LocalContent, SyncClient, Transport};
 use vfs_sync_testkit::{FaultyTransport, Random, TestServer};
 
@@ -84,12 +83,6 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 /// Bytes that are not alike anywhere.
 pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     Random::new(seed).bytes(len)
-}
-
-pub(crate) fn put(client: &SyncClient, name: &str, bytes: &[u8]) -> ItemId {
-    let file = client.create_file(None, Name::new(name).unwrap()).unwrap();
-    client.contents().put(&file, bytes).unwrap();
-    file
 }
 
 pub(crate) fn bytes(content: &LocalContent) -> Vec<u8> {

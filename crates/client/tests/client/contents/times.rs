@@ -11,7 +11,8 @@ use vfs_sync_client::transport::{Answer, Call, CallKind};
 use vfs_sync_client::{ClientError, StateExport, SyncClient, Transport, TransportError};
 use vfs_sync_testkit::{Fault, TestServer};
 
-use super::scene::{MIB, Replica, config, noise, put, read};
+use super::scene::{MIB, Replica, config, noise, read};
+use crate::support::put;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_millis(seconds * 1_000).unwrap()

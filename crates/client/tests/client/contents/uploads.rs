@@ -9,7 +9,8 @@ use vfs_sync_client::transport::CallKind;
 use vfs_sync_client::{ChangeEvent, ClientConfig, SyncClient, TransportError};
 use vfs_sync_testkit::{Fault, TestServer};
 
-use super::scene::{MIB, Replica, config, noise, put, read};
+use super::scene::{MIB, Replica, config, noise, read};
+use crate::support::put;
 
 /// Above the size from which uploads are resumable.
 const LARGE: usize = 40 * MIB;
