@@ -11,6 +11,7 @@ mod replica;
 mod sharing;
 mod sign_in;
 mod tree;
+mod values;
 
 use std::path::PathBuf;
 
@@ -25,7 +26,7 @@ pub(crate) use diagnosis::{AdminDoctor, Doctor, Explain};
 pub(crate) use directory::{Export, Import};
 pub(crate) use live::{FolderAction, FolderTrash, ServiceAction, Up};
 pub(crate) use operator::{
-    Admin, Blobs, BlobsCheck, Database, NewEpoch, Repair, RepairReconcileState, Serve, Token,
+    Admin, Blobs, BlobsCheck, NewEpoch, Repair, RepairReconcileState, Serve, Token,
 };
 pub(crate) use replica::{
     Discard, Init, Limit, Recover, RecoverAction, Rejected, RejectedAction, State, Status, Sync,
@@ -39,6 +40,7 @@ pub(crate) use tree::{
     Cat, FromTo, Get, Ln, Ls, Mkdir, OnePath, Put, Rm, Trash, TrashAction, TrashEmpty,
     TrashRestore, Tree,
 };
+pub(crate) use values::{Database, TOKEN_VARIABLE};
 
 const TOP: &str = "\
 A first try in one command (a server, two replicas, edits on both sides, identical in the end):

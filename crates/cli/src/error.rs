@@ -6,8 +6,8 @@ use vfs_sync_client::{ClientError, TransportError, Violation};
 use vfs_sync_core::runbook;
 use vfs_sync_core::wire::code;
 
+use crate::args::TOKEN_VARIABLE;
 use crate::escape::escaped;
-use crate::replica::TOKEN_VARIABLE;
 
 /// The kind of a failure, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -19,12 +19,9 @@ use vfs_sync_client::{
 };
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
 
-use crate::args::{Global, Init};
+use crate::args::{Global, Init, TOKEN_VARIABLE};
 use crate::error::{Failure, Kind, Result};
 use crate::fs::marker::Marker;
-
-/// The environment variable that holds the token itself.
-pub(crate) const TOKEN_VARIABLE: &str = "VFS_SYNC_TOKEN";
 
 const SETTINGS_FILE: &str = "settings.json";
 const SETTINGS_VERSION: u32 = 1;

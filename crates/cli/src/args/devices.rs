@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use vfs_sync_core::id::{ReplicaId, UserId};
 
-use super::operator::{Database, parse_bytes, parse_ttl};
+use super::values::{Database, parse_bytes, parse_ttl};
 
 pub(super) const DEVICES: &str = "\
 A device is a replica of yours that has called the server. A revoked device keeps everything it has, its

@@ -3,7 +3,7 @@
 use clap::Args;
 use vfs_sync_server::{AddressRange, Rate, Rates};
 
-use super::operator::{parse_bytes, parse_ttl};
+use super::values::{parse_bytes, parse_ttl};
 
 /// Limits on connections, requests and memory; what is not given has its default.
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use vfs_sync_core::limits::MAX_PUSH_OPERATIONS;
 use super::devices::{AdminDevices, AdminUsers};
 use super::diagnosis::AdminDoctor;
 use super::limits::Limits;
+use super::values::{Database, parse_bytes, parse_ttl};
 
 pub(super) const SERVE: &str = "\
 Configured by the environment (see docs/install.md): VFS_SYNC_JWT_SECRET, or its file in
@@ -137,21 +138,6 @@ fn parse_origin(text: &str) -> Result<String, String> {
     }
 }
 
-/// Parses a number of bytes, optionally with K, M, G or T (of 1024).
-pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
-    let wrong =
-        || "must be a number of bytes, optionally with K, M, G or T, such as 500G".to_owned();
-    let (digits, shift) = match text.chars().last() {
-        Some('K' | 'k') => (&text[..text.len() - 1], 10),
-        Some('M' | 'm') => (&text[..text.len() - 1], 20),
-        Some('G' | 'g') => (&text[..text.len() - 1], 30),
-        Some('T' | 't') => (&text[..text.len() - 1], 40),
-        _ => (text, 0),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).filter(|bytes| *bytes <= i64::MAX as u64).ok_or_else(wrong)
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Token {
     /// The user of the token: its `sub`
@@ -163,23 +149,6 @@ pub(crate) struct Token {
     /// The lifetime of the token: a number and s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_ttl)]
     pub(crate) ttl: u64,
-}
-
-/// Parses a lifetime into seconds.
-pub(super) fn parse_ttl(text: &str) -> Result<u64, String> {
-    let wrong = || "must be a number with s, m, h or d, such as 30d".to_owned();
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3_600,
-        Some('d') => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    match number.checked_mul(unit) {
-        Some(seconds) if (1..=10 * 366 * 86_400).contains(&seconds) => Ok(seconds),
-        _ => Err("must be from 1s to ten years".to_owned()),
-    }
 }
 
 #[derive(Debug, Args)]
@@ -270,25 +239,4 @@ pub(crate) struct BlobsCheck {
 /// Parses an age into seconds, which may be 0.
 fn parse_age(text: &str) -> Result<u64, String> {
     if matches!(text, "0" | "0s") { Ok(0) } else { parse_ttl(text) }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Database {
-    /// The server's directory, unless VFS_SYNC_DATABASE_URL is set
-    #[arg(long, value_name = "DIR", env = "VFS_SYNC_DATA")]
-    pub(crate) data: Option<PathBuf>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_to_live_is_a_number_and_a_unit() {
-        assert_eq!(parse_ttl("30d"), Ok(2_592_000));
-        assert_eq!(parse_ttl("15m"), Ok(900));
-        for bad in ["", "d", "30", "-1d", "1.5h", "9999999999999999d", "0s", "1é"] {
-            assert!(parse_ttl(bad).is_err(), "{bad}");
-        }
-    }
 }

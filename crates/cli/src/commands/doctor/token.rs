@@ -12,7 +12,8 @@ use vfs_sync_core::time::Timestamp;
 
 use super::check::Check;
 use super::site::{Site, quoted};
-use crate::replica::{Settings, TOKEN_VARIABLE, TokenPlace};
+use crate::args::TOKEN_VARIABLE;
+use crate::replica::{Settings, TokenPlace};
 
 /// The time before its expiry from which a token is worth a note, in milliseconds.
 const SOON: i64 = 24 * 3_600 * 1_000;

@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use super::state::View;
-use crate::args::{Global, ServiceAction};
+use crate::args::{Global, ServiceAction, TOKEN_VARIABLE};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::output::{Output, table};
-use crate::replica::{self, Settings, TOKEN_VARIABLE, handoff};
+use crate::replica::{self, Settings, handoff};
 
 /// The name of the unit.
 pub(in crate::commands) const UNIT: &str = "vfs-sync.service";
