@@ -17,16 +17,9 @@ use vfs_sync_core::server::attach::{
 };
 use vfs_sync_core::server::stage::StageRow;
 use vfs_sync_core::stamp::{Author, Stamp};
-use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{AttachRequest, ReconcileState, StageStatus, WriteIds};
 
-fn at(millis: i64) -> Timestamp {
-    Timestamp::from_millis(millis).unwrap()
-}
-
-fn user(name: &str) -> UserId {
-    UserId::new(name).unwrap()
-}
+use super::world::{at, user};
 
 fn item() -> ItemId {
     ItemId::new("item").unwrap()

@@ -9,14 +9,11 @@ use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{ItemId, OpId, ReplicaId, WriteId};
 use vfs_sync_core::limits::{MAX_PUSH_BYTES, MAX_PUSH_OPERATIONS};
 use vfs_sync_core::operation::{Action, Operation};
-use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PushReason, PushResponse, PushResult, PushStatus};
 
 use PushStatus::{AlreadyApplied, Applied, InvalidOp, OutdatedOp, StaleWriteId};
 
-fn at(millis: i64) -> Timestamp {
-    Timestamp::from_millis(millis).unwrap()
-}
+use super::world::at;
 
 fn write_id(id: u64) -> WriteId {
     WriteId::new(id).unwrap()

@@ -9,16 +9,13 @@ use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::entry::{Change, Entry, EntryBody};
 use vfs_sync_core::guardrail::{SIGNATURES, Stage, Violation};
 use vfs_sync_core::id::{ChangeId, ItemId, ReplicaId, WriteId};
-use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::{PullPage, ReconcileRequest, ReconcileState, WriteIds};
+
+use super::world::at;
 
 const AT_10: &str = "1970-01-01T00:00:00.010Z";
 const AT_20: &str = "1970-01-01T00:00:00.020Z";
 const AT_30: &str = "1970-01-01T00:00:00.030Z";
-
-fn at(millis: i64) -> Timestamp {
-    Timestamp::from_millis(millis).unwrap()
-}
 
 fn cursor(millis: i64, id: &str) -> Cursor {
     Cursor { changed_at: at(millis), change_id: ChangeId::new(id).unwrap() }

@@ -14,21 +14,14 @@ use vfs_sync_core::client::offer::{
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch, Position};
 use vfs_sync_core::entry::ItemView;
-use vfs_sync_core::id::{BlobId, ItemId, PrincipalId, RefId, UserId};
+use vfs_sync_core::id::{BlobId, ItemId, PrincipalId, RefId};
 use vfs_sync_core::item::{Name, ObjectType};
 use vfs_sync_core::operation::Action;
-use vfs_sync_core::time::Timestamp;
 
-fn at(millis: i64) -> Timestamp {
-    Timestamp::from_millis(millis).unwrap()
-}
+use super::world::{at, user};
 
 fn item_id(number: u8) -> ItemId {
     ItemId::new(format!("i{number:02}")).unwrap()
-}
-
-fn user(name: &str) -> UserId {
-    UserId::new(name).unwrap()
 }
 
 fn to(name: &str) -> Principal {

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
 
 /// Maps and sets of the rows that a transaction loads: up to some 100,000 ids, hashed with a seed
 /// per map.
@@ -195,6 +196,13 @@ pub struct Rows {
     grants_of: Map<ItemId, Vec<Principal>>,
 }
 
+/// Notes the keys that were asked for and not found.
+fn note_missing<K: Hash + Eq, V: Default>(map: &mut Map<K, V>, asked: BTreeSet<K>) {
+    for key in asked {
+        map.entry(key).or_default();
+    }
+}
+
 impl Rows {
     pub(super) fn item(&self, id: &ItemId) -> Option<&Item> {
         self.items.get(id)?.as_ref()
@@ -210,64 +218,40 @@ impl Rows {
         for (id, item) in found.items {
             self.items.entry(id).or_insert(item);
         }
-        for id in needs.items {
-            self.items.entry(id).or_insert(None);
-        }
+        note_missing(&mut self.items, needs.items);
         for (key, link) in found.links {
             self.add_link(key, link);
         }
-        for key in needs.links {
-            self.links.entry(key).or_insert(None);
-        }
+        note_missing(&mut self.links, needs.links);
         for (key, grant) in found.grants {
             self.add_grant(key, grant);
         }
-        for key in needs.grants {
-            self.grants.entry(key).or_insert(None);
-        }
+        note_missing(&mut self.grants, needs.grants);
         for (key, moved) in found.moves {
             self.moves.entry(key).or_insert(moved);
         }
-        for key in needs.moves {
-            self.moves.entry(key).or_insert(None);
-        }
+        note_missing(&mut self.moves, needs.moves);
         self.attachments.extend(found.attachments);
         for (id, audience) in found.access {
             self.access.entry(id).or_default().extend(audience);
         }
-        for id in needs.access {
-            self.access.entry(id).or_default();
-        }
+        note_missing(&mut self.access, needs.access);
         self.members.extend(found.members);
-        for group in needs.members {
-            self.members.entry(group).or_default();
-        }
+        note_missing(&mut self.members, needs.members);
         self.groups.extend(found.groups);
-        for user in needs.groups_of {
-            self.groups.entry(user).or_default();
-        }
+        note_missing(&mut self.groups, needs.groups_of);
         for (key, mark) in found.marks {
             self.marks.insert(key, mark);
         }
-        for key in needs.marks {
-            self.marks.entry(key).or_insert(None);
-        }
+        note_missing(&mut self.marks, needs.marks);
         self.blocks.extend(found.blocks);
-        for owner in needs.blocks {
-            self.blocks.entry(owner).or_default();
-        }
+        note_missing(&mut self.blocks, needs.blocks);
         self.awaited.extend(found.awaited);
-        for owner in needs.awaited {
-            self.awaited.entry(owner).or_default();
-        }
+        note_missing(&mut self.awaited, needs.awaited);
         self.grant_counts.extend(found.grant_counts);
-        for id in needs.grant_counts {
-            self.grant_counts.entry(id).or_default();
-        }
+        note_missing(&mut self.grant_counts, needs.grant_counts);
         self.user_grants.extend(found.user_grants);
-        for key in needs.user_grants {
-            self.user_grants.entry(key).or_default();
-        }
+        note_missing(&mut self.user_grants, needs.user_grants);
         self.granted.extend(needs.around.iter().cloned());
         self.around.extend(needs.around);
         self.granted.extend(needs.granted);
