@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use vfs_sync_client::transport::{Answer, Call, CallKind, PullQuery};
+use vfs_sync_client::transport::{Answer, Call, CallKind, PullQuery, Result};
 use vfs_sync_client::{Device, Transport, TransportError};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::wire::{
@@ -14,8 +14,8 @@ use vfs_sync_core::wire::{
 
 use crate::record::Record;
 
-type Once = Box<dyn FnOnce(&Call) -> Result<Answer, TransportError> + Send>;
-type Always = Box<dyn FnMut(&Call) -> Result<Answer, TransportError> + Send>;
+type Once = Box<dyn FnOnce(&Call) -> Result<Answer> + Send>;
+type Always = Box<dyn FnMut(&Call) -> Result<Answer> + Send>;
 
 /// A transport that answers from a script and records the calls.
 ///
@@ -62,7 +62,7 @@ impl Phase {
     pub fn on_call(
         mut self,
         kind: CallKind,
-        answer: impl FnMut(&Call) -> Result<Answer, TransportError> + Send + 'static,
+        answer: impl FnMut(&Call) -> Result<Answer> + Send + 'static,
     ) -> Self {
         self.answers.insert(kind, Box::new(answer));
         self
@@ -72,7 +72,7 @@ impl Phase {
     #[must_use]
     pub fn on_push(
         self,
-        mut answer: impl FnMut(&PushRequest) -> Result<PushResponse, TransportError> + Send + 'static,
+        mut answer: impl FnMut(&PushRequest) -> Result<PushResponse> + Send + 'static,
     ) -> Self {
         on!(self, Push, answer)
     }
@@ -81,7 +81,7 @@ impl Phase {
     #[must_use]
     pub fn on_pull(
         self,
-        mut answer: impl FnMut(&PullQuery) -> Result<PullPage, TransportError> + Send + 'static,
+        mut answer: impl FnMut(&PullQuery) -> Result<PullPage> + Send + 'static,
     ) -> Self {
         on!(self, Pull, answer)
     }
@@ -90,9 +90,7 @@ impl Phase {
     #[must_use]
     pub fn on_reconcile(
         self,
-        mut answer: impl FnMut(&ReconcileRequest) -> Result<ReconcileResponse, TransportError>
-        + Send
-        + 'static,
+        mut answer: impl FnMut(&ReconcileRequest) -> Result<ReconcileResponse> + Send + 'static,
     ) -> Self {
         on!(self, Reconcile, answer)
     }
@@ -113,7 +111,7 @@ impl ScriptedTransport {
     pub fn on_call(
         &self,
         kind: CallKind,
-        answer: impl FnOnce(&Call) -> Result<Answer, TransportError> + Send + 'static,
+        answer: impl FnOnce(&Call) -> Result<Answer> + Send + 'static,
     ) {
         self.script().next.entry(kind).or_default().push_back(Box::new(answer));
     }
@@ -121,25 +119,20 @@ impl ScriptedTransport {
     /// Sets the answer to the next push that has none yet.
     pub fn on_push(
         &self,
-        answer: impl FnOnce(&PushRequest) -> Result<PushResponse, TransportError> + Send + 'static,
+        answer: impl FnOnce(&PushRequest) -> Result<PushResponse> + Send + 'static,
     ) {
         on!(self, Push, answer);
     }
 
     /// Sets the answer to the next pull that has none yet.
-    pub fn on_pull(
-        &self,
-        answer: impl FnOnce(&PullQuery) -> Result<PullPage, TransportError> + Send + 'static,
-    ) {
+    pub fn on_pull(&self, answer: impl FnOnce(&PullQuery) -> Result<PullPage> + Send + 'static) {
         on!(self, Pull, answer);
     }
 
     /// Sets the answer to the next reconcile that has none yet.
     pub fn on_reconcile(
         &self,
-        answer: impl FnOnce(&ReconcileRequest) -> Result<ReconcileResponse, TransportError>
-        + Send
-        + 'static,
+        answer: impl FnOnce(&ReconcileRequest) -> Result<ReconcileResponse> + Send + 'static,
     ) {
         on!(self, Reconcile, answer);
     }
@@ -192,7 +185,7 @@ fn unknown(kind: CallKind) -> TransportError {
 }
 
 /// Answers as the simplest server does.
-fn plainly(call: &Call) -> Result<Answer, TransportError> {
+fn plainly(call: &Call) -> Result<Answer> {
     Ok(match call {
         Call::Push(request) => Answer::Push(all_results(request, PushStatus::Applied)),
         Call::Pull(_) => Answer::Pull(crate::build::page().build()),
@@ -222,7 +215,7 @@ impl Transport for ScriptedTransport {
 
     fn bind_device(&self, _: &Arc<Device>) {}
 
-    async fn call(&self, call: Call) -> Result<Answer, TransportError> {
+    async fn call(&self, call: Call) -> Result<Answer> {
         let kind = call.kind();
         let mut script = self.script();
         self.record.add(script.phase.as_ref().map(|phase| phase.name.clone()), &call);

@@ -5,8 +5,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use vfs_sync_client::transport::PullQuery;
-use vfs_sync_client::{StateExport, SyncClient, TransportError, Violation};
+use vfs_sync_client::transport::{PullQuery, Result};
+use vfs_sync_client::{StateExport, SyncClient, Violation};
 use vfs_sync_core::client::state;
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::guardrail::Stage;
@@ -216,11 +216,7 @@ impl Hostile {
         self.state().due = Some(Due { breach, ending, state: exported });
     }
 
-    pub(crate) fn pull(
-        &self,
-        query: &PullQuery,
-        mut page: PullPage,
-    ) -> Result<PullPage, TransportError> {
+    pub(crate) fn pull(&self, query: &PullQuery, mut page: PullPage) -> Result<PullPage> {
         use Breach as B;
         let breaches = [
             B::PageWriteIdRegression,
@@ -267,7 +263,7 @@ impl Hostile {
         &self,
         sent: &ReconcileRequest,
         mut answer: ReconcileResponse,
-    ) -> Result<ReconcileResponse, TransportError> {
+    ) -> Result<ReconcileResponse> {
         use Breach as B;
         let breaches =
             [B::ReconcileCursorRegression, B::ReconcileWriteIdRegression, B::ReconcileOfAnother];
@@ -334,7 +330,7 @@ impl Hostile {
         Some(PushResponse { client_id: sent.client_id.clone(), results, epoch: None })
     }
 
-    pub(crate) fn push(&self, mut answer: PushResponse) -> Result<PushResponse, TransportError> {
+    pub(crate) fn push(&self, mut answer: PushResponse) -> Result<PushResponse> {
         use Breach as B;
         let breaches = [B::TooFewResults, B::ResultOfAnother];
         let Some((breach, exported)) = self.turn(&answer.client_id, &breaches) else {

@@ -13,8 +13,8 @@ use http::{Method, Request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vfs_sync_client::transport::{
-    Answer, ByteStream, Call, MeantFor, PullQuery, batch_request, batch_results, read_answer,
-    read_blobs_answer,
+    Answer, ByteStream, Call, MeantFor, PullQuery, Result, batch_request, batch_results,
+    read_answer, read_blobs_answer,
 };
 use vfs_sync_client::{Device, Transport, TransportError};
 use vfs_sync_core::content::Sha256Digest;
@@ -61,7 +61,7 @@ fn header<'a>(answer: &'a Response, name: &str) -> Option<&'a str> {
     answer.headers.get(name)?.to_str().ok()
 }
 
-fn read<T: DeserializeOwned>(call: &'static str, answer: &Response) -> Result<T, TransportError> {
+fn read<T: DeserializeOwned>(call: &'static str, answer: &Response) -> Result<T> {
     let seconds = header(answer, "retry-after").and_then(|text| text.parse().ok());
     read_answer(call, answer.status, seconds.map(Duration::from_secs), &answer.body)
 }
@@ -118,7 +118,7 @@ impl SimTransport {
         call: &'static str,
         builder: http::request::Builder,
         body: Bytes,
-    ) -> Result<Response, TransportError> {
+    ) -> Result<Response> {
         let request = builder.body(body).expect("a request of ours is one");
         let token = request.extensions().get::<Token>().cloned();
         let answer = self.link.send(call, request).await?;
@@ -135,7 +135,7 @@ impl SimTransport {
         call: &'static str,
         builder: http::request::Builder,
         body: Bytes,
-    ) -> Result<T, TransportError> {
+    ) -> Result<T> {
         let read = read(call, &self.send(call, builder, body).await?);
         if read.is_ok() {
             self.ledger.count(Kind::Call, call);
@@ -143,11 +143,7 @@ impl SimTransport {
         read
     }
 
-    async fn get<T: DeserializeOwned>(
-        &self,
-        call: &'static str,
-        path: &str,
-    ) -> Result<T, TransportError> {
+    async fn get<T: DeserializeOwned>(&self, call: &'static str, path: &str) -> Result<T> {
         self.call(call, self.request(Method::GET, path), Bytes::new()).await
     }
 
@@ -156,7 +152,7 @@ impl SimTransport {
         call: &'static str,
         path: &str,
         body: &impl Serialize,
-    ) -> Result<T, TransportError> {
+    ) -> Result<T> {
         let json = serde_json::to_vec(body).expect("a request serializes");
         let builder = self.request(Method::POST, path);
         self.call(call, builder.header("content-type", "application/json"), json.into()).await
@@ -165,7 +161,7 @@ impl SimTransport {
 
 impl SimTransport {
     /// Abandons a stage, which our client never does.
-    pub(crate) async fn abandon(&self, staging_id: &StagingId) -> Result<(), TransportError> {
+    pub(crate) async fn abandon(&self, staging_id: &StagingId) -> Result<()> {
         let path = path(&["blobs", "stage", staging_id.as_str(), "abandon"]);
         let answer: Result<serde_json::Value, _> =
             self.call("abandon", self.request(Method::POST, &path), Bytes::new()).await;
@@ -173,7 +169,7 @@ impl SimTransport {
     }
 
     /// Deletes a blob, which our client never does.
-    pub(crate) async fn delete_blob(&self, blob_id: &BlobId) -> Result<(), TransportError> {
+    pub(crate) async fn delete_blob(&self, blob_id: &BlobId) -> Result<()> {
         let path = path(&["blobs", blob_id.as_str()]);
         let answer: Result<serde_json::Value, _> =
             self.call("deleteBlob", self.request(Method::DELETE, &path), Bytes::new()).await;
@@ -181,7 +177,7 @@ impl SimTransport {
     }
 }
 
-async fn whole(data: ByteStream) -> Result<Bytes, TransportError> {
+async fn whole(data: ByteStream) -> Result<Bytes> {
     let all: Result<BytesMut, std::io::Error> = data.try_collect().await;
     all.map(BytesMut::freeze).map_err(|error| TransportError::network(error.to_string()))
 }
@@ -195,7 +191,7 @@ impl Transport for SimTransport {
     // The simulated servers know no devices: their lists are no part of what is modelled.
     fn bind_device(&self, _: &Arc<Device>) {}
 
-    async fn call(&self, call: Call) -> Result<Answer, TransportError> {
+    async fn call(&self, call: Call) -> Result<Answer> {
         Ok(match call {
             Call::Push(request) => Answer::Push(self.push(&request).await?),
             Call::Pull(query) => Answer::Pull(self.pull(&query).await?),
@@ -251,7 +247,7 @@ impl Transport for SimTransport {
 
 /// The calls that consist of more than one request and its answer.
 impl SimTransport {
-    async fn push(&self, request: &PushRequest) -> Result<PushResponse, TransportError> {
+    async fn push(&self, request: &PushRequest) -> Result<PushResponse> {
         self.numbers.sent(&self.ledger, request);
         if let Some(answer) = self.hostile.instead_of_push(request) {
             return Ok(answer);
@@ -265,7 +261,7 @@ impl SimTransport {
         Ok(answer)
     }
 
-    async fn pull(&self, query: &PullQuery) -> Result<PullPage, TransportError> {
+    async fn pull(&self, query: &PullQuery) -> Result<PullPage> {
         let mut path = path(&["crdt", "vfs-sync"]);
         path.push_str(&format!("?clientId={}&limit={}", query.client_id, query.limit));
         let given =
@@ -286,10 +282,7 @@ impl SimTransport {
         self.hostile.pull(query, page)
     }
 
-    async fn reconcile(
-        &self,
-        request: &ReconcileRequest,
-    ) -> Result<ReconcileResponse, TransportError> {
+    async fn reconcile(&self, request: &ReconcileRequest) -> Result<ReconcileResponse> {
         let answer = self.post("reconcile", &path(&["crdt", "reconcile"]), request).await?;
         self.hostile.reconcile(request, answer)
     }
@@ -299,7 +292,7 @@ impl SimTransport {
         staging_id: &StagingId,
         digest: Sha256Digest,
         data: ByteStream,
-    ) -> Result<UploadResponse, TransportError> {
+    ) -> Result<UploadResponse> {
         let path = path(&["blobs", "stage", staging_id.as_str(), "data"]);
         let builder = self
             .request(Method::PUT, &path)
@@ -307,7 +300,7 @@ impl SimTransport {
         self.call("upload", builder, whole(data).await?).await
     }
 
-    async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64, TransportError> {
+    async fn open_upload(&self, stage: &StageRequest, size: u64) -> Result<u64> {
         let mut names = vec![format!("blobId {}", STANDARD.encode(stage.blob_id.as_str()))];
         if let Some(id) = &stage.staging_id {
             names.push(format!("stagingId {}", STANDARD.encode(id.as_str())));
@@ -326,12 +319,7 @@ impl SimTransport {
         offset.ok_or_else(|| malformed("openUpload", "Upload-Offset", "is no number"))
     }
 
-    async fn append(
-        &self,
-        staging_id: &StagingId,
-        offset: u64,
-        data: ByteStream,
-    ) -> Result<(), TransportError> {
+    async fn append(&self, staging_id: &StagingId, offset: u64, data: ByteStream) -> Result<()> {
         let path = path(&["blobs", "uploads", staging_id.as_str()]);
         let builder = self
             .request(Method::PATCH, &path)
@@ -346,10 +334,7 @@ impl SimTransport {
         read("append", &answer)
     }
 
-    async fn read_blobs(
-        &self,
-        blobs: &[BlobId],
-    ) -> Result<Vec<Result<Bytes, TransportError>>, TransportError> {
+    async fn read_blobs(&self, blobs: &[BlobId]) -> Result<Vec<Result<Bytes>>> {
         let json = serde_json::to_vec(&BlobReadRequest { blob_ids: blobs.to_vec() });
         let json = json.expect("a request serializes");
         let builder = self
@@ -369,7 +354,7 @@ impl SimTransport {
         Ok(outcomes)
     }
 
-    async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream, TransportError> {
+    async fn download(&self, blob_id: &BlobId, offset: u64) -> Result<ByteStream> {
         let mut builder = self.request(Method::GET, &path(&["blobs", blob_id.as_str()]));
         if offset > 0 {
             builder = builder.header("range", format!("bytes={offset}-"));

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use vfs_sync_client::TransportError;
-use vfs_sync_client::transport::{Answer, ByteStream, Call, CallKind};
+use vfs_sync_client::transport::{Answer, ByteStream, Call, CallKind, Result};
 
 /// Returns the first `bytes` of a stream, then a failure.
 pub(super) fn cut_after(
@@ -49,10 +49,7 @@ pub(super) fn damaged(stream: ByteStream, at: u64) -> ByteStream {
 }
 
 /// Changes one byte of the contents: the one at offset `at` of all contents together.
-pub(super) fn with_damage(
-    mut contents: Vec<Result<Bytes, TransportError>>,
-    at: u64,
-) -> Vec<Result<Bytes, TransportError>> {
+pub(super) fn with_damage(mut contents: Vec<Result<Bytes>>, at: u64) -> Vec<Result<Bytes>> {
     let mut at = usize::try_from(at).unwrap_or(usize::MAX);
     for content in contents.iter_mut().flatten() {
         if at < content.len() {
@@ -86,7 +83,7 @@ pub(super) fn damaged_call(call: Call, at: u64) -> Call {
 }
 
 /// Collects all bytes of a stream.
-pub(super) async fn gathered(stream: &mut ByteStream) -> Result<Bytes, TransportError> {
+pub(super) async fn gathered(stream: &mut ByteStream) -> Result<Bytes> {
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {
         bytes.extend(chunk.map_err(|error| TransportError::network(error.to_string()))?);
@@ -115,10 +112,7 @@ macro_rules! of_json {
 }
 
 /// Damages an answer's JSON, and returns what the client reads from it.
-pub(super) fn reread(
-    answer: Answer,
-    spoil: impl FnOnce(&mut Vec<u8>),
-) -> Result<Answer, TransportError> {
+pub(super) fn reread(answer: Answer, spoil: impl FnOnce(&mut Vec<u8>)) -> Result<Answer> {
     of_json!(
         answer,
         kind,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use vfs_sync_client::transport::{Answer, ByteStream, Call, CallKind};
-use vfs_sync_client::{Device, Transport, TransportError, TransportExt as _};
+use vfs_sync_client::transport::{Answer, ByteStream, Call, CallKind, Result};
+use vfs_sync_client::{Device, Transport, TransportExt as _};
 use vfs_sync_core::id::{StagingId, UserId};
 
 use super::bytes::{
@@ -113,7 +113,7 @@ impl FaultyTransport {
         answers.get(answers.len().checked_sub(ago)?).and_then(kept)
     }
 
-    async fn pass(&self, call: Call) -> Result<Answer, TransportError> {
+    async fn pass(&self, call: Call) -> Result<Answer> {
         let kind = call.kind();
         let downloads = matches!(kind, CallKind::Download | CallKind::ReadBlobs);
         let under_way = downloads.then(|| UnderWay::begin(&self.under_way));
@@ -138,7 +138,7 @@ impl FaultyTransport {
     }
 
     /// Sends the first `bytes` of an upload; sends nothing of any other call.
-    async fn cut_request(&self, call: Call, bytes: u64) -> Result<Answer, TransportError> {
+    async fn cut_request(&self, call: Call, bytes: u64) -> Result<Answer> {
         match call {
             Call::Upload { staging_id, size, digest, data } => {
                 let data = Box::pin(cut_after(data, bytes));
@@ -172,7 +172,7 @@ impl FaultyTransport {
         noticed.expect("the server keeps what came before the cut");
     }
 
-    async fn under(&self, fault: Fault, call: Call) -> Result<Answer, TransportError> {
+    async fn under(&self, fault: Fault, call: Call) -> Result<Answer> {
         match fault {
             Fault::Refuse(error) => Err(error),
             Fault::DropRequest => Err(lost()),
@@ -229,7 +229,7 @@ impl FaultyTransport {
 }
 
 /// Duplicates a call, to make it twice.
-async fn twice(call: Call) -> Result<(Call, Call), TransportError> {
+async fn twice(call: Call) -> Result<(Call, Call)> {
     let mut again = without_data(&call);
     let mut first = call;
     if let (Call::Upload { data, .. }, Call::Upload { data: copy, .. })
@@ -251,7 +251,7 @@ impl Transport for FaultyTransport {
         self.to.bind_device(device);
     }
 
-    async fn call(&self, call: Call) -> Result<Answer, TransportError> {
+    async fn call(&self, call: Call) -> Result<Answer> {
         self.record.add(None, &call);
         let fault = self.fault(call.kind());
         let gets_through = !matches!(
