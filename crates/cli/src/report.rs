@@ -16,20 +16,9 @@ const KEPT: usize = 1_000;
 const LISTED: usize = 200_000;
 
 /// The reason why an entry was left out.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    strum::IntoStaticStr,
-    strum::VariantArray,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "camelCase")]
 pub(crate) enum ProblemKind {
     /// The name cannot be represented, even escaped.

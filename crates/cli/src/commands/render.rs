@@ -36,13 +36,6 @@ pub(super) fn with_field(mut value: Value, key: &str, more: impl Into<Value>) ->
     value
 }
 
-pub(super) fn type_text(node: &Node) -> String {
-    serde_json::to_value(node.object_type)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_default()
-}
-
 /// Renders a name, a folder's with a `/`, a shortcut's with a `@`.
 pub(super) fn display_name(name: &str, node: &Node, shortcut: bool) -> String {
     let mark = match on_disk(node.object_type) {

@@ -125,10 +125,7 @@ impl Queue<'_> {
             _ => store.rejected(1)?.pop(),
         };
         let refused = match operation {
-            Some(op) => op.detail.or_else(|| {
-                let reason = serde_json::to_value(op.reason?).ok()?;
-                reason.as_str().map(str::to_owned)
-            }),
+            Some(op) => op.detail.or_else(|| Some(op.reason?.as_str().to_owned())),
             None if counts.rejected_uploads > 0 => {
                 store.rejected_uploads()?.into_iter().find_map(|upload| upload.reason)
             }

@@ -75,12 +75,6 @@ pub(super) struct FoundRow {
     pub(super) metadata: Metadata,
 }
 
-/// Returns the name of a type, as on the wire.
-pub(super) fn type_name(object_type: ObjectType) -> String {
-    let json = serde_json::to_value(object_type).unwrap_or_default();
-    json.as_str().unwrap_or_default().to_owned()
-}
-
 /// An entry of the list of changes that a server lost and that this replica cannot offer again.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct LostRow {

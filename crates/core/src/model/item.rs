@@ -14,6 +14,8 @@ use crate::limits;
 /// The type of an item, fixed at its creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[derive(strum::IntoStaticStr)]
+#[strum(serialize_all = "camelCase")]
 #[allow(missing_docs)]
 pub enum ObjectType {
     File,
@@ -29,6 +31,14 @@ pub enum ObjectType {
     ContactGroup,
     EmailFolder,
     Tag,
+}
+
+impl ObjectType {
+    /// Returns the type's name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// The name of an item: 1 to 255 bytes, no `/`, no NUL, neither `.` nor `..`.

@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 pub struct Coverage(BTreeMap<(Kind, &'static str), u64>);
 
 /// The kind of event that is counted.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, strum::IntoStaticStr,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Kind {
     /// A fault that was injected.

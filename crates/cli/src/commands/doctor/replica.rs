@@ -9,6 +9,7 @@ use vfs_sync_client::{
     SyncState,
 };
 use vfs_sync_core::runbook::{self, Entry};
+use vfs_sync_core::wire::PushReason;
 
 use super::check::Check;
 use super::site::{Site, quoted};
@@ -326,8 +327,7 @@ fn rejected(site: &Site<'_>, local: &Local) -> Check {
         .map(|one| json!({ "reason": one.reason, "detail": one.detail }))
         .collect();
     let first = local.rejected.first().and_then(|one| one.reason);
-    let first = first.and_then(|reason| serde_json::to_value(reason).ok());
-    let key = first.as_ref().and_then(Value::as_str).unwrap_or("sync.rejected").to_owned();
+    let key = first.map_or("sync.rejected", PushReason::as_str).to_owned();
     let text = match (operations, contents) {
         (0, contents) => counted(contents, "content was rejected", "contents were rejected"),
         (operations, 0) => {

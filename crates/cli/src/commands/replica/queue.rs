@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use vfs_sync_client::{QueuedState, SyncClient};
 use vfs_sync_core::id::{BlobId, ItemId, OpId};
 use vfs_sync_core::operation::Operation;
+use vfs_sync_core::wire::PushReason;
 
 use crate::args::{Discard, Global, Limit, Rejected, RejectedAction, Which};
 use crate::error::{Failure, Kind, Result};
@@ -179,8 +180,7 @@ fn list(client: &SyncClient, limit: Limit, output: Output) -> Result<()> {
     }
     let mut rows = table(&["id", "what", "reason", "item"], &[]);
     for op in &rejected {
-        let reason = serde_json::to_value(op.reason).unwrap_or_default();
-        let mut reason = reason.as_str().unwrap_or("-").to_owned();
+        let mut reason = op.reason.map_or("-", PushReason::as_str).to_owned();
         if let Some(detail) = &op.detail {
             reason = format!("{reason}: {}", escaped(detail));
         }

@@ -7,7 +7,7 @@ use vfs_sync_client::{Child, ClientError, Node, SyncClient, TreeEntry, TreePath}
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::shown::{MTIME, TOUCHED};
 
-use super::super::render::{display_name, node_json, type_text, with_field};
+use super::super::render::{display_name, node_json, with_field};
 use super::super::sharing::share;
 use crate::args::{Global, Ls, OnePath, Tree};
 use crate::error::{Failure, Result};
@@ -46,7 +46,7 @@ pub(in crate::commands) fn ls(global: &Global, args: Ls, output: Output) -> Resu
     let mut rows = table(&header, &[2]);
     for Child { name, shortcut, node } in &entries {
         rows.add_row([
-            type_text(node),
+            node.object_type.as_str().to_owned(),
             metadata::mode(node).map_or("-".to_owned(), |mode| format!("{mode:04o}")),
             node.content.as_ref().map_or("-".to_owned(), |content| count_text(content.size)),
             node.modified_at().to_string(),
@@ -181,7 +181,7 @@ pub(in crate::commands) fn stat(global: &Global, args: OnePath, output: Output) 
     };
     row("path", args.path.clone());
     row("id", node.id.to_string());
-    row("type", type_text(&node));
+    row("type", node.object_type.as_str().to_owned());
     let target = link::target(&node);
     if let Some(target) = &target {
         row("link to", target.to_string_lossy().into_owned());

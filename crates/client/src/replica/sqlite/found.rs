@@ -6,7 +6,7 @@ use vfs_sync_core::id::ItemId;
 
 use super::SqliteRows;
 use crate::api::{NameIs, Query, SortBy};
-use crate::replica::rows::{FoundRow, Result, type_name};
+use crate::replica::rows::{FoundRow, Result};
 
 /// The statement of a query, and its parameters.
 pub(super) struct Statement {
@@ -50,7 +50,7 @@ pub(super) fn statement(query: &Query) -> Statement {
         conditions.add("value = ?", value.to_string());
     }
     if let Some(object_type) = query.object_type {
-        conditions.add("type = ?", type_name(object_type));
+        conditions.add("type = ?", object_type.as_str().to_owned());
     }
     if let Some(owner) = &query.owner {
         conditions.add("owner = ?", owner.as_str().to_owned());
@@ -98,7 +98,7 @@ impl SqliteRows {
 
     pub(super) fn insert_found(&self, row: &FoundRow) -> Result<()> {
         let (id, name, owner) = (row.id.as_str(), row.name.as_str(), row.owner.as_str());
-        let (kind, modified) = (type_name(row.object_type), row.modified_at.as_millis());
+        let (kind, modified) = (row.object_type.as_str(), row.modified_at.as_millis());
         self.run(
             "INSERT INTO found (id, name, type, owner, modified) VALUES (?1, ?2, ?3, ?4, ?5)",
             rusqlite::params![id, name, kind, owner, modified],
