@@ -29,11 +29,7 @@ fn create(scene: &Scene, environment: &[(&str, &str)]) -> Ran {
 
 fn run(scene: &Scene, environment: &[(&str, &str)], args: &[&str]) -> Ran {
     let output = scene.command().envs(environment.iter().copied()).args(args).output().unwrap();
-    Ran {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    output.into()
 }
 
 /// The files of the contents in the scene's backups.

@@ -17,11 +17,7 @@ fn with_token_of(scene: &Scene, user: &str, replica: &str, args: &[&str]) -> Ran
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    Ran {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    output.into()
 }
 
 #[test]

@@ -15,11 +15,7 @@ impl Scene {
             .args(["--server", self.url()])
             .output()
             .unwrap();
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        output.into()
     }
 
     /// Waits until the server lists as many devices of alice as that.

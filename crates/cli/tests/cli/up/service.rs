@@ -42,11 +42,7 @@ impl Machine {
         command.env("PATH", format!("{}:{path}", self.scene.path("bin").display()));
         command.env("XDG_CONFIG_HOME", self.scene.path("config"));
         let output = command.output().unwrap();
-        Ran {
-            code: output.status.code().unwrap(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        output.into()
     }
 
     fn calls(&self) -> String {

@@ -396,19 +396,19 @@ pub(super) const SITUATIONS: &[Situation] = &[
         let id = status["clientId"].as_str().unwrap();
         // The server writes down now and then which devices it has seen.
         while !scene.on("one", &["--json", "devices", "list"]).expect(0).stdout.contains(id) {}
-        as_operator(scene, &["admin", "devices", "revoke", "alice", id, "--yes"]);
+        scene.as_operator(&["admin", "devices", "revoke", "alice", id, "--yes"]).expect(0);
         Cause::default()
     }),
     problem("the user was disabled", "server.user", "user_disabled", |scene| {
         in_step(scene);
         queued(scene);
-        as_operator(scene, &["admin", "users", "disable", "alice"]);
+        scene.as_operator(&["admin", "users", "disable", "alice"]).expect(0);
         Cause::default()
     }),
     problem("the user was deleted", "server.user", "user_deleted", |scene| {
         in_step(scene);
         queued(scene);
-        as_operator(scene, &["admin", "users", "delete", "alice", "--wait", "0", "--yes"]);
+        scene.as_operator(&["admin", "users", "delete", "alice", "--wait", "0", "--yes"]).expect(0);
         // The server begins with it by itself.
         while !scene.on("one", &["sync"]).stderr.contains("user_deleted") {}
         Cause::default()
@@ -467,19 +467,6 @@ pub(super) const SITUATIONS: &[Situation] = &[
         },
     ),
 ];
-
-/// Runs an operator's command; the server has taken note of it when it returns.
-fn as_operator(scene: &Scene, args: &[&str]) {
-    let token = scene.run(["token", "--user", "root", "--scope", "vfs:admin"]).expect(0).stdout;
-    let done = scene
-        .command()
-        .env("VFS_SYNC_TOKEN", token.trim())
-        .args(args)
-        .args(["--server", scene.url()])
-        .output()
-        .unwrap();
-    assert!(done.status.success(), "{done:?}");
-}
 
 /// A replica that has all that the server has.
 fn in_step(scene: &mut Scene) {
