@@ -1,5 +1,6 @@
 //! Events and reports of the client, for the application.
 
+use serde::Serialize;
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::client::offer::Offered;
 use vfs_sync_core::guardrail::Violation;
@@ -157,7 +158,8 @@ pub struct Progress {
 }
 
 /// The result of a sync.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SyncReport {
     /// The number of operations that were applied, now or before.
     pub applied: u64,

@@ -18,7 +18,7 @@ use vfs_sync_client::{HttpConfig, HttpTransport, StaticToken, SyncClient, SyncRe
 use vfs_sync_core::id::UserId;
 use vfs_sync_server::auth::{AuthConfig, Secret};
 
-use super::render::{SyncProgress, report_json};
+use super::render::SyncProgress;
 use crate::args::Demo;
 use crate::error::{Failure, Kind, Result};
 use crate::fs::export::{self, ExportOptions, ExportReport};
@@ -284,7 +284,7 @@ fn report_sync(story: &Story, name: &str, started: Instant, report: &SyncReport)
         let entries = report.applied + report.pulled;
         text.push_str(&format!(" ({}/s)", per_second(entries, started)));
     }
-    story.report(&format!("sync {name}"), started, &text, json!({ "report": report_json(report) }))
+    story.report(&format!("sync {name}"), started, &text, json!({ "report": report }))
 }
 
 /// Formats an amount and its rate.

@@ -1,9 +1,9 @@
-//! Rendering that several commands share: items and reports as JSON, names, progress.
+//! Rendering that several commands share: items as JSON, names, progress.
 
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use vfs_sync_client::{Node, Observer, Progress, SyncReport};
+use vfs_sync_client::{Node, Observer, Progress};
 
 use crate::escape::escaped;
 use crate::fs::disk::link;
@@ -49,23 +49,6 @@ pub(super) fn display_name(name: &str, node: &Node, shortcut: bool) -> String {
         }
         _ => format!("{}{mark}", escaped(name)),
     }
-}
-
-/// Renders a sync report as JSON.
-pub(super) fn report_json(report: &SyncReport) -> Value {
-    json!({
-        "applied": report.applied,
-        "outdated": report.outdated,
-        "rejected": report.rejected,
-        "pulled": report.pulled,
-        "uploaded": report.uploaded,
-        "uploadedBytes": report.uploaded_bytes,
-        "waiting": report.waiting,
-        "pushes": report.pushes,
-        "pages": report.pages,
-        "rematerialised": report.rematerialised,
-        "offered": report.offered,
-    })
 }
 
 /// A display of the client's progress, which can be switched on and off.

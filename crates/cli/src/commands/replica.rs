@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::sync::outcome;
 use super::live::state::View;
-use super::render::report_json;
 use crate::args::{Cli, Completions, Global, Init, Man, Status};
 use crate::error::{Failure, Result, explain_command};
 use crate::escape::escaped;
@@ -169,7 +168,7 @@ pub(super) async fn rematerialise(
     let progress = output.progress("rebuilding");
     let report = shutdown::unless_stopped(&stop, client.rematerialise()).await?;
     drop(progress);
-    output.json(&report_json(&report))?;
+    output.json(&json!(report))?;
     output.say(format_args!("rebuilt from {} entries", count_text(report.pulled)))?;
     if let Some(text) = recover::offered_text(&report.offered) {
         output.say(text)?;

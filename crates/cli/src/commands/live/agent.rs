@@ -24,7 +24,7 @@ use vfs_sync_core::id::{ChangeId, ItemId};
 use self::board::Board;
 use self::folder::Folder;
 use crate::args::{Global, Up};
-use crate::commands::render::{SyncProgress, report_json};
+use crate::commands::render::SyncProgress;
 use crate::commands::replica::outstanding;
 use crate::commands::replica::sync::{notices, sync_and_merge};
 use crate::error::{Failure, Kind, Result};
@@ -497,8 +497,7 @@ impl<'a> Agent<'a> {
                 self.position = client.status()?.cursor.map(|cursor| cursor.change_id);
                 let moved = report.applied + report.pulled + report.uploaded + merged > 0;
                 if moved || report.rematerialised {
-                    self.output
-                        .json(&json!({ "event": "synced", "more": report_json(&report) }))?;
+                    self.output.json(&json!({ "event": "synced", "more": report }))?;
                 }
                 // A merge changes items that are confirmed later.
                 if merged > 0 || report.rematerialised {

@@ -13,7 +13,7 @@ use vfs_sync_client::{
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ItemId, UserId};
 
-use super::super::render::{SyncProgress, report_json, with_field};
+use super::super::render::{SyncProgress, with_field};
 use super::{outstanding, recover};
 use crate::args::{Global, Sync};
 use crate::error::{Failure, Kind, Result};
@@ -66,7 +66,7 @@ pub(in crate::commands) async fn sync(
     let (report, merged) = report?;
     let notices = notices(&client, events)?;
     let left = client.queue().outstanding()?;
-    let document = with_field(report_json(&report), "shared", notices.shared_json());
+    let document = with_field(json!(report), "shared", notices.shared_json());
     let document = with_field(document, "outstanding", outstanding::json(&client, &left)?);
     let document = with_field(document, "kept", json!(notices.kept));
     let document = with_field(document, "notMoved", json!(notices.not_moved));
