@@ -177,14 +177,14 @@ pub trait Transport: Send + Sync + 'static {
     /// Answers `call` with the [`Answer`] of the same kind.
     ///
     /// # Errors
-    /// [`TransportError::unsupported`](crate::TransportError::unsupported) for a call that the transport does not have, otherwise the
-    /// failure of the call.
+    /// [`TransportError::unsupported`](crate::TransportError::unsupported) for a call that the
+    /// transport does not have, otherwise the failure of the call.
     async fn call(&self, call: Call) -> Result<Answer>;
 
     /// Binds the transport to the user of a replica, before its first call. From then on every
-    /// request names `user`, and an answer for another user is [`TransportError::WrongUser`](crate::TransportError::WrongUser). A
-    /// wrapping transport binds the inner one; this method has no default so that no wrapper
-    /// forgets that.
+    /// request names `user`, and an answer for another user is
+    /// [`TransportError::WrongUser`](crate::TransportError::WrongUser). A wrapping transport binds the
+    /// inner one; this method has no default so that no wrapper forgets that.
     ///
     /// # Errors
     /// The user to which the transport is already bound, if it is another.

@@ -78,8 +78,8 @@ impl HttpTransport {
     /// notified.
     ///
     /// # Errors
-    /// [`TransportError::Refused`](crate::TransportError::Refused) with status `400` for the user's own id, or beyond
-    /// [`MAX_BLOCKED_OWNERS`](vfs_sync_core::limits::MAX_BLOCKED_OWNERS); with `404` from a server
+    /// [`TransportError::Refused`](crate::TransportError::Refused) with status `400` for the user's
+    /// own id, or beyond [`MAX_BLOCKED_OWNERS`](vfs_sync_core::limits::MAX_BLOCKED_OWNERS); with `404` from a server
     /// without blocks.
     pub async fn set_block(&self, owner: &UserId, blocked: bool) -> Result<()> {
         let url = self.url(&["blocks", owner.as_str()]);
