@@ -110,6 +110,15 @@ pub(crate) fn to_tree<D: Copy + Eq>(
     }
 }
 
+/// Decides about a file whose item got other bytes from another entry of it, which the import has read
+/// before.
+pub(crate) fn second_edit<D>(found: &Found<D>) -> ToTree {
+    match found.may_create {
+        true => ToTree::Create { aside: true },
+        false => ToTree::MayNotCreate,
+    }
+}
+
 /// The step of an export for a file of the tree, where the disk has a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ToDisk {

@@ -25,6 +25,7 @@ use vfs_sync_client::{
     Node, ROOT_ENTRY, SyncClient,
 };
 use vfs_sync_core::access::AccessLevel;
+use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::item::Name;
 
@@ -222,6 +223,7 @@ pub(crate) fn import(
             started,
             unsynced: false,
             gone: Vec::new(),
+            edited: HashMap::new(),
             keeps_modes: None,
             copies: HashSet::new(),
             ignored: Ignored::default(),
@@ -288,6 +290,9 @@ struct Import<'a> {
     /// True if a file of the batch was saved after the disk was synchronised.
     unsynced: bool,
     gone: Vec<Gone>,
+    /// The items that this import gave other bytes, with these: a second entry of one, left from a move
+    /// that meets an edit, is another edit of it.
+    edited: HashMap<ItemId, Sha256Digest>,
     /// True if the disk keeps permission bits, once that was needed.
     keeps_modes: Option<bool>,
     /// The names of new conflicted copies, each with its folder.

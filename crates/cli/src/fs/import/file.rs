@@ -237,7 +237,15 @@ impl Import<'_> {
             may_write: node.access_level >= AccessLevel::Write,
         });
         let id = row.as_ref().map(|row| row.id);
-        match (decision::to_tree(&facts, known.as_ref(), item.as_ref()), row, node) {
+        let step = decision::to_tree(&facts, known.as_ref(), item.as_ref());
+        let edited = node.as_ref().and_then(|node| self.edited.get(&node.id));
+        let step = match step {
+            ToTree::Edit if edited.is_some_and(|bytes| *bytes != found) => {
+                decision::second_edit(&facts)
+            }
+            step => step,
+        };
+        match (step, row, node) {
             (ToTree::MayNotCreate, ..) => {
                 self.problem(not_permitted(&at, &home, level));
                 return Ok(());
@@ -279,6 +287,7 @@ impl Import<'_> {
                 }
                 self.report.contents_changed += 1;
                 self.change(Change::Content, &at);
+                self.edited.insert(node.id.clone(), found);
                 let blob_id = self.put_bytes(&node.id, bytes, &stat);
                 let (digest, mtime) = (Some(found), Some(stat.mtime));
                 let tree = TreeState { blob_id, digest, mtime, mode, ..row.tree.clone() };

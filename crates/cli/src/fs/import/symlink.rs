@@ -90,8 +90,10 @@ impl Import<'_> {
             self.put_row(&row, row.id, place, seen, disk, tree, row.made);
             return self.commit_if_full();
         }
-        if node.content.is_some() || !record::has_same_bytes(&row.tree, &node) {
-            // Both sides changed it.
+        let digest = link::digest(&target);
+        let is_edited = self.edited.get(&node.id).is_some_and(|bytes| *bytes != digest);
+        if node.content.is_some() || !record::has_same_bytes(&row.tree, &node) || is_edited {
+            // Both sides changed it, or another entry of the item was changed here.
             let (id, level) = (Some(row.id), (home, level));
             return self.create_link(place, level, id, seen, at, disk, &target, true);
         }
@@ -100,6 +102,7 @@ impl Import<'_> {
         }
         self.report.contents_changed += 1;
         self.change(Change::Content, at);
+        self.edited.insert(node.id.clone(), digest);
         self.batch.set_metadata(&node.id, change);
         let tree = TreeState { digest: found, ..row.tree.clone() };
         let tree = if moved { self.moved_tree(place, seen, tree) } else { tree };

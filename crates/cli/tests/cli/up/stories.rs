@@ -134,6 +134,33 @@ fn what_is_deleted_before_both_sides_are_joined_stays_deleted() {
     assert_eq!(names_of(&devices, "b"), ["from b", "stays"]);
 }
 
+/// A file that was moved elsewhere is saved here under its old name, then under its new one, before the
+/// next look.
+#[test]
+fn what_is_saved_under_the_old_and_the_new_name_of_a_moved_file_is_all_kept() {
+    let devices = Devices::new(&["a", "b"]);
+    let scene = &devices.scene;
+    scene.write("da/old/f", "first");
+    scene.write("da/new/other", "other");
+    devices.settle(&["a", "b"]);
+    std::fs::rename(scene.path("db/old/f"), scene.path("db/new/g")).unwrap();
+    devices.once("b").expect(0);
+    scene.on("a", &["sync"]).expect(0);
+    let save = |path: &str, text: &str| {
+        scene.write("saved", text);
+        std::fs::rename(scene.path("saved"), scene.path(path)).unwrap();
+    };
+    save("da/old/f", "saved under the old name");
+    scene.on("a", &["export", "da", "--force", "--delete"]);
+    assert_eq!(scene.read("da/new/g"), "first");
+    save("da/new/g", "saved under the new name");
+    settled(&devices, &["a", "b"]);
+    let files = devices.files("b");
+    for text in ["saved under the old name", "saved under the new name"] {
+        assert!(files.iter().any(|(_, found)| found == text), "{text}: {files:?}");
+    }
+}
+
 /// A content that never comes is waited for only as long as its folder is there.
 #[test]
 fn what_waits_in_a_folder_goes_with_the_folder() {
