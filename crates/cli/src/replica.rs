@@ -31,6 +31,9 @@ const CREDENTIAL_FILE: &str = "credential.json";
 
 /// The greatest number of links that are allowed in one live folder.
 pub(crate) const MAX_ALLOWED_LINKS: usize = 100;
+/// The greatest number of links of a live folder that are remembered as refused; once there are as many,
+/// all that lead outside are refused until they are allowed.
+pub(crate) const MAX_REFUSED_LINKS: usize = 1_000;
 /// The greatest number of folders that are excluded from one live folder.
 pub(crate) const MAX_EXCLUDED: usize = 200;
 
@@ -99,6 +102,10 @@ pub(crate) struct LiveFolder {
     /// written them, with the digests of their targets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) allowed_links: BTreeMap<ItemId, String>,
+    /// The links to targets outside of the directory that others may have written when they were first
+    /// seen, with the digests of their targets: they stay refused when the others lose their access.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) refused_links: BTreeMap<ItemId, String>,
     /// The folders of the tree that are not on this device.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) excluded: BTreeSet<ItemId>,
@@ -126,6 +133,7 @@ impl LiveFolder {
             scan: None,
             trust_ignore: false,
             allowed_links: BTreeMap::new(),
+            refused_links: BTreeMap::new(),
             excluded: BTreeSet::new(),
         }
     }
@@ -290,6 +298,16 @@ fn plan(global: &Global, init: &Init) -> Result<Plan> {
         Some(file) => Some(std::path::absolute(file).map_err(Failure::io("--token-file"))?),
         None => None,
     };
+    if let (Some(file), Ok(token)) = (&token_file, std::env::var(TOKEN_VARIABLE)) {
+        let said = read_bounded(file);
+        // A file that cannot be read is reported where it is used.
+        if said.is_ok_and(|said| said.trim() != token.trim()) {
+            let text = format!("{TOKEN_VARIABLE} is set to another token than --token-file names");
+            return Err(Failure::usage(text).hint(format!(
+                "the variable goes before the file: `unset {TOKEN_VARIABLE}`, or leave out --token-file"
+            )));
+        }
+    }
     let mut settings = Settings::new(init.server.trim_end_matches('/'), token_file);
     settings.cache_size = global.cache_size;
     settings.insecure_http = global.insecure_http;

@@ -93,20 +93,21 @@ impl ProblemKind {
         self.into()
     }
 
-    /// Returns the user's next step for an entry of the live directory `dir`, which is in step with
-    /// the folder `path`.
-    pub(crate) fn next_step(self, dir: &str, path: &str) -> String {
+    /// Returns the user's next step for the entry at `entry` on the disk, in the live directory `dir`,
+    /// which is in step with the folder `path`.
+    pub(crate) fn next_step(self, dir: &str, path: &str, entry: &str) -> String {
         let words = self.step().split_inclusive(' ').map(|word| match word.trim_end() {
             "DIR" => format!("'{dir}' "),
             "PATH" => format!("'{path}' "),
             "DIR`" => format!("'{dir}'`"),
             "PATH`" => format!("'{path}'`"),
+            "ENTRY`" => format!("'{entry}'`"),
             _ => word.to_owned(),
         });
         words.collect()
     }
 
-    /// Returns the user's next step; DIR stands for the directory, PATH for the folder.
+    /// Returns the user's next step; DIR stands for the directory, PATH for the folder, ENTRY for the entry.
     const fn step(self) -> &'static str {
         match self {
             Self::Name | Self::NameRefused => "rename it",
@@ -114,7 +115,8 @@ impl ProblemKind {
             Self::SymbolicLink | Self::SpecialFile => {
                 "nothing is lost: it stays on this disk only; move it away to be rid of this line"
             }
-            Self::Unreadable | Self::Unwritable => "let your user read and write it",
+            Self::Unreadable => "let your user read and write it",
+            Self::Unwritable => "let your user write it, and make room if the disk is full",
             Self::Changing => "close the program that writes it",
             Self::OwnReplica | Self::Temporary | Self::NotAFile => "there is nothing to do",
             Self::TypeChanged | Self::Differs => {
@@ -143,13 +145,13 @@ impl ProblemKind {
                 "put the entries back, or delete them everywhere: `vfs-sync folder confirm-deletions DIR`"
             }
             Self::LinkNotAllowed => {
-                "if its target is right, let it be made: `vfs-sync folder allow PATH`"
+                "if its target is right, let it be made: `vfs-sync folder allow ENTRY`"
             }
             Self::IgnoreRules => "correct the line, or let your user read the file",
             Self::UntrustedRules => {
                 "read the rules; to let them count: `vfs-sync folder trust-ignore DIR`"
             }
-            Self::Excluded => "move it elsewhere, or see `vfs-sync folder include DIR PATH`",
+            Self::Excluded => "move it elsewhere, or see `vfs-sync folder include --help`",
             Self::IgnoredLeft => "delete it if nobody needs what is in it",
             Self::HeldRemovals => {
                 "see `vfs-sync recover`; to remove them here: `vfs-sync export DIR PATH --delete --yes`"
@@ -400,11 +402,13 @@ mod tests {
 
     #[test]
     fn a_next_step_names_the_directory_and_its_folder() {
-        let step = ProblemKind::HeldRemovals.next_step("/my PATH", "/in DIR");
+        let step = ProblemKind::HeldRemovals.next_step("/my PATH", "/in DIR", "/e");
         assert!(step.ends_with("`vfs-sync export '/my PATH' '/in DIR' --delete --yes`"), "{step}");
-        let step = ProblemKind::HeldDeletions.next_step("/d", "/");
+        let step = ProblemKind::HeldDeletions.next_step("/d", "/", "/d/e");
         assert!(step.ends_with("`vfs-sync folder confirm-deletions '/d'`"), "{step}");
-        assert_eq!(ProblemKind::Name.next_step("/d", "/"), "rename it");
+        assert_eq!(ProblemKind::Name.next_step("/d", "/", "/d/e"), "rename it");
+        let step = ProblemKind::LinkNotAllowed.next_step("/d", "/", "/d/e f");
+        assert!(step.ends_with("`vfs-sync folder allow '/d/e f'`"), "{step}");
     }
 
     #[test]

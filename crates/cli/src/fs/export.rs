@@ -10,7 +10,7 @@ mod symlink;
 mod targets;
 mod write;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -85,6 +85,9 @@ pub(crate) struct ExportReport {
     /// The folders that were entered.
     #[serde(skip)]
     pub(crate) visited: Scope,
+    /// The links that were refused now or before, with the digests of their targets.
+    #[serde(skip)]
+    pub(crate) refused_links: BTreeMap<ItemId, String>,
     pub(crate) folders_created: u64,
     pub(crate) files_written: u64,
     /// The number of files that only got another time or other permission bits.
@@ -337,6 +340,7 @@ impl<'a> Export<'a> {
         if complete && self.report.held == 0 && !self.options.dry_run {
             self.record.in_step()?;
         }
+        self.report.refused_links = self.options.links.into_refused();
         Ok(self.report)
     }
 

@@ -618,13 +618,14 @@ impl<'a> Agent<'a> {
     }
 }
 
-/// Saves whether both sides of a folder are joined, and its marker. The replica must be open, so that
-/// no other command writes the settings.
+/// Saves whether both sides of a folder are joined, its marker, and the links that are refused. The
+/// replica must be open, so that no other command writes the settings.
 fn remember(replica: &Path, live: &LiveFolder) -> Result<()> {
     let mut settings = replica::read_settings(replica)?;
     for folder in settings.folders.iter_mut().filter(|folder| folder.is_same(live)) {
         folder.joined = live.joined;
         folder.marker.clone_from(&live.marker);
+        folder.refused_links.clone_from(&live.refused_links);
     }
     settings.write(replica)
 }

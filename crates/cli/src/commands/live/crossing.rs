@@ -59,6 +59,7 @@ pub(super) fn allow(global: &Global, replica: &Path, path: &Path, output: Output
         return Err(Failure::failed(text).hint("see `vfs-sync export --allow-links`"));
     }
     folder.allowed_links.insert(node.id.clone(), link::digest(&target).to_string());
+    folder.refused_links.remove(&node.id);
     settings.write(replica)?;
     let target = target.to_string_lossy();
     output.json(&json!({ "path": path, "id": node.id, "target": target }))?;

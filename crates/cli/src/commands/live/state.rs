@@ -189,7 +189,9 @@ impl FolderView {
     }
 
     fn next_step(&self, problem: &Problem) -> String {
-        problem.kind.next_step(&self.live.directory.to_string_lossy(), &self.path)
+        let directory = &self.live.directory;
+        let entry = directory.join(&problem.path);
+        problem.kind.next_step(&directory.to_string_lossy(), &self.path, &entry.to_string_lossy())
     }
 
     fn last_in_step(&self) -> Option<Timestamp> {

@@ -15,7 +15,7 @@ use vfs_sync_core::id::ItemId;
 use super::metadata::{OnDisk, on_disk};
 use super::names;
 use crate::error::Result;
-use crate::replica;
+use crate::replica::{self, MAX_REFUSED_LINKS};
 
 const LINK_TARGET: &str = "linkTarget";
 /// The greatest size of a target in the protocol.
@@ -72,6 +72,8 @@ pub(crate) struct AllowedLinks {
     all: bool,
     /// The digests of allowed targets.
     links: BTreeMap<ItemId, String>,
+    /// The digests of refused targets.
+    refused: BTreeMap<ItemId, String>,
 }
 
 impl AllowedLinks {
@@ -79,8 +81,17 @@ impl AllowedLinks {
     pub(crate) fn of(replica: &Path, directory: &Path) -> Result<Self> {
         let settings = replica::read_settings(replica)?;
         let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
-        let of_it = settings.folders.into_iter().filter(|one| one.directory == directory);
-        Ok(Self { all: false, links: of_it.flat_map(|one| one.allowed_links).collect() })
+        let mut links = Self::default();
+        for one in settings.folders.into_iter().filter(|one| one.directory == directory) {
+            links.links.extend(one.allowed_links);
+            links.refused.extend(one.refused_links);
+        }
+        Ok(links)
+    }
+
+    /// Returns the links that were refused so far, with the digests of their targets.
+    pub(crate) fn into_refused(self) -> BTreeMap<ItemId, String> {
+        self.refused
     }
 
     /// Returns the same links, or all of them.
@@ -89,9 +100,10 @@ impl AllowedLinks {
     }
 
     /// Returns whether the link at `at` may be made: its target is in the directory, or no other
-    /// user may have written it, or it is allowed.
+    /// user may have written it, or it is allowed. One that is refused stays so until it is allowed: who
+    /// takes another's access away has not looked at that one's links.
     pub(crate) fn may_make(
-        &self,
+        &mut self,
         client: &SyncClient,
         node: &Node,
         at: &Path,
@@ -100,14 +112,23 @@ impl AllowedLinks {
         if self.all || !leaves(at, target) {
             return Ok(true);
         }
-        if self.links.get(&node.id) == Some(&digest(target).to_string()) {
+        let digest = digest(target).to_string();
+        if self.links.get(&node.id) == Some(&digest) {
             return Ok(true);
+        }
+        let full = self.refused.len() >= MAX_REFUSED_LINKS;
+        if full || self.refused.get(&node.id) == Some(&digest) {
+            return Ok(false);
         }
         let user = client.user();
         let audience = client.sharing().audience(&node.id)?;
         // The first is the owner.
         let mut others = audience.iter().skip(1);
-        Ok(node.owner == user && others.all(|reader| reader.level < AccessLevel::Write))
+        let may = node.owner == user && others.all(|reader| reader.level < AccessLevel::Write);
+        if !may {
+            self.refused.insert(node.id.clone(), digest);
+        }
+        Ok(may)
     }
 }
 

@@ -188,6 +188,18 @@ fn links_of_others_that_lead_outside_are_made_only_if_they_are_allowed() {
     scene.on("alice", &["up", "--once"]).expect(5).says("/his");
     assert_eq!(target("da/his"), None);
     scene.on("alice", &["stat", "/shared/his"]).expect(0);
+    // Nor when he may write no more: she who unshares has not looked at his links.
+    for change in [["share", "/shared", "bob", "read"], ["unshare", "/shared", "bob", "--"]] {
+        scene.on("alice", &change[..change.len() - usize::from(change[3] == "--")]).expect(0);
+        scene.on("alice", &["up", "--once"]).expect(5).says("/his");
+        assert_eq!(target("da/his"), None);
+    }
+    let problems = scene.on("alice", &["folder", "problems"]).expect(5);
+    let allow = format!("folder allow '{}'", scene.path("da/his").display());
+    problems.says(&allow);
+    scene.on("alice", &["folder", "allow", "da/his"]).expect(0);
+    scene.on("alice", &["up", "--once"]).expect(0);
+    assert_eq!(target("da/his").as_deref(), Some(Path::new("/his")));
 }
 
 #[test]

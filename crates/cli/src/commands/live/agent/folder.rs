@@ -16,6 +16,7 @@ use vfs_sync_core::time::Timestamp;
 
 use super::super::{check, shown};
 use super::board::Board;
+use super::remember;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::fs::aside;
@@ -354,7 +355,7 @@ impl Folder {
             (self.awaited > 0).then(|| format!("{text} {why} {them}"))
         };
         let deletions = |held: &String| {
-            let step = ProblemKind::HeldDeletions.next_step(&self.shown(), "");
+            let step = ProblemKind::HeldDeletions.next_step(&self.shown(), "", "");
             format!("{held}; {step}")
         };
         let held = || self.held.0.as_ref().map(deletions).or_else(|| self.held.1.clone());
@@ -530,6 +531,10 @@ impl Folder {
             Ok(report) => report,
             Err(failure) => return self.fails(failure),
         };
+        if self.live.refused_links != report.refused_links {
+            self.live.refused_links.clone_from(&report.refused_links);
+            remember(replica, &self.live)?;
+        }
         if report.interrupted {
             return Err(shutdown::interrupted());
         }
