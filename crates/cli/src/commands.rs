@@ -47,7 +47,7 @@ pub(crate) async fn run(cli: Cli, output: Output, stop: CancellationToken) -> Re
         Command::Status(args) => replica::status(global, args, output).await,
         Command::Rematerialise => replica::rematerialise(global, output, stop).await,
         Command::Up(args) => live::up(global, args, output, stop).await,
-        Command::Folder(action) => live::folder(global, action, output, &stop),
+        Command::Folder(action) => live::folder(global, action, output, &stop).await,
         Command::Service(action) => live::service::service(global, action, output),
         Command::Import(args) => directory::import(global, args, output, stop),
         Command::Export(args) => directory::export(global, args, output, stop).await,

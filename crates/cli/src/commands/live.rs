@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{FoundDirectory, SyncClient};
 
 pub(super) use self::agent::Agent;
+use super::replica::sync::sync_and_merge;
 use super::tree::directory::folder_at;
 use crate::args::{FolderAction, Global, Up};
 use crate::error::{Failure, Kind, Result};
@@ -56,7 +57,7 @@ pub(super) async fn up(
         ));
     };
     if let Some(dir) = &args.dir {
-        bind(global, &replica, dir, &args.path)?;
+        bind(global, &replica, (dir, &args.path), &stop).await?;
     }
     if replica::read_settings(&replica)?.folders.is_empty() {
         return Err(
@@ -78,8 +79,13 @@ fn is_of_server(settings: &Settings, args: &Up) -> Result<()> {
     }
 }
 
-/// Adds a directory to those that are kept in step with a folder of the tree.
-fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFolder> {
+/// Adds a directory to those that are kept in step with the folder `at` of the tree.
+async fn bind(
+    global: &Global,
+    replica: &Path,
+    (dir, at): (&Path, &str),
+    stop: &CancellationToken,
+) -> Result<LiveFolder> {
     let what = || format!("cannot use {}", dir.display());
     let absolute = std::path::absolute(dir).map_err(Failure::io(what()))?;
     let folders = replica::read_settings(replica)?.folders;
@@ -90,6 +96,9 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
     let directory = dir.canonicalize().unwrap_or(absolute);
     check_place(replica, &directory)?;
     let client = replica::open(global, replica::config())?;
+    if path::find_if_there(&client, at)?.is_none() {
+        learn(&client, at, stop).await?;
+    }
     path::check_way(&client, at)?;
     let item = folder_at(&client, at, false)?;
     let folder = LiveFolder::new(directory.clone(), item);
@@ -105,6 +114,28 @@ fn bind(global: &Global, replica: &Path, dir: &Path, at: &str) -> Result<LiveFol
     settings.folders.push(folder.clone());
     settings.write(replica)?;
     Ok(folder)
+}
+
+/// Asks the server for the folder `at`, which the replica lacks: another device may have it, and a new
+/// one of its name would be another folder.
+async fn learn(client: &SyncClient, at: &str, stop: &CancellationToken) -> Result<()> {
+    match sync_and_merge(client, &mut client.subscribe(), &mut Vec::new(), stop).await {
+        // What waits to be sent does not matter here.
+        Err(failure) if failure.kind == Kind::Partial => Ok(()),
+        Err(failure) if matches!(failure.kind, Kind::Network | Kind::Failed | Kind::Auth) => {
+            let text = format!(
+                "this replica has no {at}, and the server did not say whether another device has it: {}",
+                failure.message
+            );
+            let new = format!("`vfs-sync mkdir '{at}'` makes a new folder without it");
+            let hint = match (failure.kind, failure.hint) {
+                (Kind::Auth, Some(hint)) => hint,
+                _ => format!("try again once the server answers; {new}"),
+            };
+            Err(Failure::new(failure.kind, text).hint(hint))
+        }
+        synced => synced.map(drop),
+    }
 }
 
 /// Fails if a directory and the replica's own are inside each other.
@@ -180,7 +211,7 @@ fn shown(client: &SyncClient, folder: &LiveFolder) -> String {
     }
 }
 
-pub(super) fn folder(
+pub(super) async fn folder(
     global: &Global,
     action: FolderAction,
     output: Output,
@@ -190,7 +221,7 @@ pub(super) fn folder(
     match action {
         FolderAction::Add { dir, path } => {
             replica::read_settings(&replica)?;
-            let folder = bind(global, &replica, &dir, &path)?;
+            let folder = bind(global, &replica, (&dir, &path), stop).await?;
             let running = handoff::is_running(&replica);
             output.json(
                 &json!({ "directory": folder.directory, "item": folder.item, "running": running }),

@@ -369,6 +369,33 @@ fn two_directories_with_files_already_join_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_folder_that_another_device_has_is_joined_and_none_is_made_unasked() {
+    let mut devices = Devices::new(&["a", "b", "c"]);
+    devices.scene.write("da/photos/one", "1");
+    devices.once("a").expect(0);
+    devices.scene.write("db/one", "1");
+    devices.scene.write("db/two", "2");
+    let up = |device: &str| devices.scene.on(device, &["up", "--once", &dir(device), "/photos"]);
+    up("b").expect(0);
+    assert_eq!(devices.files("b").len(), 2);
+    devices.scene.on("c", &["folder", "add", "dc", "/photos"]).expect(0);
+    up("c").expect(0);
+    assert_eq!(devices.files("c"), devices.files("b"));
+    devices.once("a").expect(0);
+    let names: Vec<_> = devices.files("a").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["photos/one", "photos/two"]);
+    // Without the server nobody knows; a share that is not there is none.
+    devices.scene.on("c", &["folder", "remove", "dc"]).expect(0);
+    let add = |path: &str| devices.scene.on("c", &["folder", "add", "dc", path]);
+    add("shared:bob/none").expect(1).says("no shared:bob/none is shared with you");
+    devices.scene.stop_server();
+    devices.scene.on("c", &["folder", "add", "dc", "/new"]).expect(4).says("mkdir '/new'");
+    devices.scene.on("c", &["ls", "/new"]).expect(1);
+    devices.scene.on("c", &["mkdir", "/new"]).expect(0);
+    devices.scene.on("c", &["folder", "add", "dc", "/new"]).expect(0);
+}
+
+#[test]
 fn a_directory_that_lost_most_of_its_entries_deletes_nothing_elsewhere() {
     let devices = Devices::new(&["a", "b"]);
     for n in 0..3 {

@@ -117,7 +117,12 @@ pub(in crate::commands) fn folder_at(
             Some(place) if place.is_folder() => break place,
             Some(_) => return Err(Failure::failed(format!("{at} is a file, not a folder"))),
             None => {
-                let (above, name) = path::split(&at)?;
+                let Ok((above, name)) = path::split(&at) else {
+                    let text = format!("no {path} is shared with you");
+                    return Err(Failure::new(Kind::NotFound, text).hint(
+                        "`vfs-sync ls shared:` lists what is; `vfs-sync sync` brings what is new",
+                    ));
+                };
                 missing.push(path::name(&name)?);
                 at = above;
             }
