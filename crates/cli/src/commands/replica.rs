@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::sync::outcome;
 use super::live::state::View;
 use crate::args::{Cli, Completions, Global, Init, Man, Status};
-use crate::error::{Failure, Result, explain_command};
+use crate::error::{Failure, Kind, Result, explain_command};
 use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, raw, table};
 use crate::{replica, shutdown};
@@ -44,8 +44,16 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     let cache = client.contents().usage()?;
     let left = client.queue().outstanding()?;
     let live = View::read(&client, &directory);
+    let stopped = status.stopped.as_ref().map(|reason| {
+        let text = format!("synchronisation is stopped: {}", reason.message);
+        let next = match explain_command(&reason.signature) {
+            Some(command) => format!("see `{command}`, and `vfs-sync doctor`"),
+            None => "see `vfs-sync doctor`".to_owned(),
+        };
+        Failure::new(Kind::Partial, text).hint(next)
+    });
     let end = || {
-        let failure = outstanding::failure(&left);
+        let failure = stopped.clone().or_else(|| outstanding::failure(&left));
         match &live {
             Err(failure) => Err(failure.clone()),
             Ok(live) => {

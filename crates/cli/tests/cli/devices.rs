@@ -64,7 +64,8 @@ fn a_device_is_listed_renamed_and_revoked_and_keeps_everything() {
         let refused = scene.on("phone", &["sync"]).expect(4);
         refused.says("device_revoked").says("its queue");
     }
-    let status = scene.on("phone", &["--json", "status"]).json();
+    scene.on("phone", &["status"]).expect(5).says("synchronisation is stopped");
+    let status = scene.on("phone", &["--json", "status"]).expect(5).json();
     assert_eq!(status["stopped"]["signature"], "device_revoked");
     assert_eq!(status["pending"], 1);
     assert_eq!(scene.on("phone", &["state", "export"]).expect(0).stdout, before);
