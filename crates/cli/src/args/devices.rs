@@ -228,7 +228,7 @@ pub(crate) struct ExportUser {
 fn wait(text: &str) -> Result<u64, String> {
     const LONGEST: u64 = 366 * 24 * 3_600;
     match text {
-        "0" => Ok(0),
+        "0" | "0s" | "0m" | "0h" | "0d" => Ok(0),
         text => parse_ttl(text)
             .ok()
             .filter(|seconds| *seconds <= LONGEST)

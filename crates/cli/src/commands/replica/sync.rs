@@ -19,7 +19,7 @@ use crate::args::{Global, Sync};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
 use crate::fs::merge::merge;
-use crate::output::{Output, bytes_text, count_text};
+use crate::output::{Output, bytes_text, count_text, counted};
 use crate::shutdown;
 use crate::{path, replica};
 
@@ -231,8 +231,8 @@ impl Notices {
             }
         }
         if self.revoked > 0 {
-            let count = count_text(self.revoked);
-            output.say(format_args!("no longer shared with you: {count} items"))?;
+            let items = counted(self.revoked, "item", "items");
+            output.say(format_args!("no longer shared with you: {items}"))?;
         }
         Ok(())
     }
