@@ -26,8 +26,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const SETTLED: Duration = Duration::from_secs(5);
 /// The descriptors that may be open afterwards beyond those at the beginning.
 const DESCRIPTORS: usize = 8;
-/// Tables with a row for each operation or blob that was accepted, for as long as retention says.
-const JOURNALS: [&str; 3] = ["accepted_ops", "blobs", "blob_stages"];
+/// Tables with a row for each operation, blob or version that was accepted, for as long as retention says.
+const JOURNALS: [&str; 4] = ["accepted_ops", "blobs", "blob_stages", "blob_refs"];
 /// The greatest size in bytes on the disk of a row of a journal, with its indexes.
 const JOURNAL_ROW: f64 = 400.0;
 
