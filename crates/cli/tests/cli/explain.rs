@@ -41,7 +41,7 @@ fn errors_name_the_command_that_explains_them() {
     scene.replica_of("dave");
     std::fs::copy(scene.path("dave.token"), scene.path("carol.token")).unwrap();
     scene.on("carol", &["sync"]).expect(4).says("`vfs-sync explain wrong_user`");
-    scene.on("carol", &["status"]).expect(0).says("vfs-sync explain wrong_user");
+    scene.on("carol", &["status"]).expect(5).says("vfs-sync explain wrong_user");
     std::fs::write(scene.path("carol.token"), "e30.e30.e30").unwrap();
     scene.on("carol", &["sync"]).expect(4).says("`vfs-sync explain unauthorized`");
     scene.stop_server();

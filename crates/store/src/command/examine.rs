@@ -232,15 +232,19 @@ impl Command for RepairFeed {
         check_served(tx, &heads).await?;
         let examination = load(tx, Examination::of(items)).await?;
         let (mut additions, mut strays) = (Vec::new(), BTreeMap::new());
+        // Two walks may have met the same one.
+        let mut met = BTreeSet::new();
         for fault in faults {
             match fault {
-                DerivedFault::Missing { key, .. } | DerivedFault::Differs { key, .. } => {
+                DerivedFault::Missing { key, .. } | DerivedFault::Differs { key, .. }
+                    if met.insert(key.to_bytes()) =>
+                {
                     additions.extend(examination.repair(user, key, None, *now));
                 }
                 DerivedFault::Stray { change, .. } => {
                     strays.insert(change.key().to_bytes(), change);
                 }
-                DerivedFault::Level { .. } => {}
+                _ => {}
             }
         }
         let keys = strays.keys().cloned().collect();

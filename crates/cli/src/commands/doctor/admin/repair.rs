@@ -42,8 +42,15 @@ pub(super) async fn repair(ground: &Ground<'_>, checks: &[Check], found: &Found)
     };
     let repairs = Repairs { ground, store: &*store, identity };
     let mut actions = Vec::new();
-    actions.extend(repairs.levels(faults).await);
-    actions.extend(repairs.feeds(faults).await);
+    // What takes access away goes first: a level that is derived below one that is too high would give
+    // what nobody granted. For the same reason no feed is written beside a level that stays wrong.
+    let levels = repairs.levels(faults).await;
+    let wrong = levels.as_ref().is_some_and(|action| !action.is_done());
+    actions.extend(levels);
+    match wrong {
+        false => actions.extend(repairs.feeds(faults).await),
+        true => actions.push(Action::new("feeds", "not tried: levels of access stay wrong", false)),
+    }
     actions.extend(repairs.counts(found).await);
     actions
 }
@@ -53,6 +60,9 @@ struct Repairs<'a> {
     store: &'a dyn MetadataStore,
     identity: Identity,
 }
+
+/// Items, each with the users whose levels on it are wrong.
+type Levels<'a> = BTreeMap<&'a ItemId, BTreeSet<&'a UserId>>;
 
 /// The sum of several repairs of a kind.
 #[derive(Default)]
@@ -78,32 +88,52 @@ impl Repairs<'_> {
     }
 
     async fn levels(&self, faults: &[DerivedFault]) -> Option<Action> {
-        let mut of: BTreeMap<&ItemId, BTreeSet<&UserId>> = BTreeMap::new();
+        let (mut taken, mut given) = (Levels::new(), Levels::new());
         for fault in faults {
-            if let DerivedFault::Level { item, user, .. } = fault {
+            if let DerivedFault::Level { item, user, stored, derived } = fault {
+                let of = if derived < stored { &mut taken } else { &mut given };
                 of.entry(item).or_default().insert(user);
             }
         }
-        if of.is_empty() {
+        if taken.is_empty() && given.is_empty() {
             return None;
         }
-        let all: Vec<_> = of.into_iter().collect();
         let mut sum = Sum::default();
-        for part in all.chunks(AT_A_TIME) {
-            self.ground.progress.set("repairing levels of access".to_owned());
-            let items: Vec<ItemId> = part.iter().map(|(item, _)| (*item).clone()).collect();
-            let users: BTreeSet<&UserId> =
-                part.iter().flat_map(|(_, users)| users).copied().collect();
-            let users: Vec<UserId> = users.into_iter().cloned().collect();
-            match self.store.repair_levels(items, &*users, server::now()).await {
-                Ok(count) => {
-                    sum.done += count;
-                    users.iter().for_each(|user| self.note("repair_levels", user, count));
+        for of in [taken, given] {
+            let all: Vec<_> = of.into_iter().collect();
+            for part in all.chunks(AT_A_TIME) {
+                self.ground.progress.set("repairing levels of access".to_owned());
+                if !self.levels_of(part, &mut sum).await && part.len() > 1 {
+                    // One that has too many consequences must not keep the others wrong.
+                    sum.failed = None;
+                    for one in part.chunks(1) {
+                        self.levels_of(one, &mut sum).await;
+                    }
                 }
-                Err(error) => sum.failed = Some(store_failure(error).message),
+            }
+            if sum.failed.is_some() {
+                break;
             }
         }
         Some(sum.action("levels", "levels of access derived again"))
+    }
+
+    /// Derives some levels again; returns whether it could.
+    async fn levels_of(&self, part: &[(&ItemId, BTreeSet<&UserId>)], sum: &mut Sum) -> bool {
+        let items: Vec<ItemId> = part.iter().map(|(item, _)| (*item).clone()).collect();
+        let users: BTreeSet<&UserId> = part.iter().flat_map(|(_, users)| users).copied().collect();
+        let users: Vec<UserId> = users.into_iter().cloned().collect();
+        match self.store.repair_levels(items, &*users, server::now()).await {
+            Ok(count) => {
+                sum.done += count;
+                users.iter().for_each(|user| self.note("repair_levels", user, count));
+                true
+            }
+            Err(error) => {
+                sum.failed = Some(store_failure(error).message);
+                false
+            }
+        }
     }
 
     async fn feeds(&self, faults: &[DerivedFault]) -> Option<Action> {
