@@ -298,7 +298,7 @@ fn plan(global: &Global, init: &Init) -> Result<Plan> {
         Some(file) => Some(std::path::absolute(file).map_err(Failure::io("--token-file"))?),
         None => None,
     };
-    if let (Some(file), Ok(token)) = (&token_file, std::env::var(TOKEN_VARIABLE)) {
+    if let (Some(file), Some(token)) = (&token_file, token_variable()) {
         let said = read_bounded(file);
         // A file that cannot be read is reported where it is used.
         if said.is_ok_and(|said| said.trim() != token.trim()) {
@@ -316,6 +316,11 @@ fn plan(global: &Global, init: &Init) -> Result<Plan> {
     settings.user = Some(user.clone());
     let transport = transport(&settings)?;
     Ok(Plan { directory, settings, user, transport })
+}
+
+/// Returns the text of [`TOKEN_VARIABLE`]; without one in it the variable counts as not set.
+fn token_variable() -> Option<String> {
+    std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.trim().is_empty())
 }
 
 /// Creates a replica as `init` requests, with a new client id.
@@ -516,9 +521,7 @@ impl Tokens {
 
     /// Returns whether the device's credential is the place of the token.
     fn is_of_credential(&self) -> bool {
-        let is_in_variable =
-            std::env::var(TOKEN_VARIABLE).is_ok_and(|token| !token.trim().is_empty());
-        !is_in_variable && self.credential.as_ref().is_some_and(|file| file.exists())
+        token_variable().is_none() && self.credential.as_ref().is_some_and(|file| file.exists())
     }
 
     fn read(&self) -> Result<String, String> {
@@ -527,8 +530,8 @@ impl Tokens {
 
     fn read_from(&self) -> Result<(String, TokenPlace), String> {
         let credential = self.credential.as_ref().filter(|_| self.is_of_credential());
-        let (token, place) = match std::env::var(TOKEN_VARIABLE) {
-            Ok(token) if !token.trim().is_empty() => (token, TokenPlace::Variable),
+        let (token, place) = match token_variable() {
+            Some(token) => (token, TokenPlace::Variable),
             _ if let Some(file) = credential => {
                 (CredentialState::read(file)?.access_token, TokenPlace::Credential(file.clone()))
             }

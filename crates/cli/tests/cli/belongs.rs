@@ -21,6 +21,25 @@ fn with_token_of(scene: &Scene, user: &str, replica: &str, args: &[&str]) -> Ran
 }
 
 #[test]
+fn a_token_file_is_not_overruled_without_a_word() {
+    let scene = Scene::with_server();
+    let token = scene.token("bob");
+    scene.write("bob.token", &token);
+    let url = scene.url().to_owned();
+    let init = |variable: &str, replica: &str| -> Ran {
+        let args = ["--replica", replica, "init", "--server", &url, "--token-file", "bob.token"];
+        scene.command().env("VFS_SYNC_TOKEN", variable).args(args).output().unwrap().into()
+    };
+    init(&scene.token("alice"), "r").expect(2).says("another token").says("unset VFS_SYNC_TOKEN");
+    assert!(!scene.path("r").exists());
+    // An empty variable counts as none everywhere.
+    init("", "r").expect(0);
+    init(&format!("{token}\n"), "same").expect(0);
+    let status = scene.on("r", &["--json", "status"]).expect(0).json();
+    assert_eq!(status["user"], "bob");
+}
+
+#[test]
 fn a_token_of_another_user_is_refused_by_every_command_that_talks_to_the_server() {
     let scene = Scene::with_server();
     scene.replica_of("carol");
