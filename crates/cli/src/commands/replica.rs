@@ -44,16 +44,16 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     let cache = client.contents().usage()?;
     let left = client.queue().outstanding()?;
     let live = View::read(&client, &directory);
-    let stopped = status.stopped.as_ref().map(|reason| {
-        let text = format!("synchronisation is stopped: {}", reason.message);
-        let next = match explain_command(&reason.signature) {
-            Some(command) => format!("see `{command}`, and `vfs-sync doctor`"),
-            None => "see `vfs-sync doctor`".to_owned(),
-        };
-        Failure::new(Kind::Partial, text).hint(next)
-    });
+    let next = |signature: &str| match explain_command(signature) {
+        Some(command) => format!("see `{command}`, and `vfs-sync doctor`"),
+        None => "see `vfs-sync doctor`".to_owned(),
+    };
     let end = || {
-        let failure = stopped.clone().or_else(|| outstanding::failure(&left));
+        let stopped = status.stopped.as_ref().map(|reason| {
+            let text = format!("synchronisation is stopped: {}", reason.message);
+            Failure::new(Kind::Partial, text).hint(next(&reason.signature))
+        });
+        let failure = stopped.or_else(|| outstanding::failure(&left));
         match &live {
             Err(failure) => Err(failure.clone()),
             Ok(live) => {
@@ -140,9 +140,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
         if reason.details != "{}" {
             row("", reason.details.clone());
         }
-        if let Some(command) = explain_command(&reason.signature) {
-            row("", format!("see `{command}`, and `vfs-sync doctor`"));
-        }
+        row("", next(&reason.signature));
     }
     if let Some(failing) = &status.failing {
         row("failing", format!("since {}: {}", failing.since, failing.message));
