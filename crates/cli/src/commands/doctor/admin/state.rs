@@ -255,7 +255,7 @@ impl Walk<'_> {
     async fn held(&mut self, user: &UserId) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let mut sum = MetadataUsage::default();
-            let (mut first, mut after) = (None, None);
+            let (mut first, mut after, mut steady) = (None, None, true);
             let stored = loop {
                 let begun = Instant::now();
                 let (HeldCounts { counted, stored }, next) =
@@ -266,14 +266,14 @@ impl Walk<'_> {
                 sum.items += counted.items;
                 sum.links += counted.links;
                 sum.grants += counted.grants;
-                first.get_or_insert(stored);
+                steady &= *first.get_or_insert(stored) == stored;
                 after = next;
                 if after.is_none() {
                     break stored;
                 }
                 self.ground.give_way(begun.elapsed()).await;
             };
-            if first == Some(stored) {
+            if steady {
                 // The bytes are kept incrementally, about right: they are not derived from the rows.
                 sum.bytes = stored.bytes;
                 if sum != stored {
@@ -289,7 +289,7 @@ impl Walk<'_> {
     async fn charges(&mut self, user: &UserId) -> Result<(), StoreError> {
         for _ in 0..TRIES {
             let mut sum = Usage::default();
-            let (mut first, mut after) = (None, None);
+            let (mut first, mut after, mut steady) = (None, None, true);
             let stored = loop {
                 let begun = Instant::now();
                 let (ChargeCounts { counted, stored }, next) =
@@ -297,14 +297,14 @@ impl Walk<'_> {
                 sum.stored = sum.stored.saturating_add(counted.stored);
                 sum.staged = sum.staged.saturating_add(counted.staged);
                 sum.open_stages += counted.open_stages;
-                first.get_or_insert(stored);
+                steady &= *first.get_or_insert(stored) == stored;
                 after = next;
                 if after.is_none() {
                     break stored;
                 }
                 self.ground.give_way(begun.elapsed()).await;
             };
-            if first == Some(stored) {
+            if steady {
                 if sum != stored {
                     self.found.charges.push((user.clone(), stored, sum));
                 }
