@@ -299,9 +299,8 @@ fn plan(global: &Global, init: &Init) -> Result<Plan> {
         None => None,
     };
     if let (Some(file), Some(token)) = (&token_file, token_variable()) {
-        let said = read_bounded(file);
-        // A file that cannot be read is reported where it is used.
-        if said.is_ok_and(|said| said.trim() != token.trim()) {
+        let what = format!("--token-file: cannot read {}", file.display());
+        if read_bounded(file).map_err(Failure::io(what))?.trim() != token.trim() {
             let text = format!("{TOKEN_VARIABLE} is set to another token than --token-file names");
             return Err(Failure::usage(text).hint(format!(
                 "the variable goes before the file: `unset {TOKEN_VARIABLE}`, or leave out --token-file"

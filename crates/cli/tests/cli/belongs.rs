@@ -31,7 +31,10 @@ fn a_token_file_is_not_overruled_without_a_word() {
         scene.command().env("VFS_SYNC_TOKEN", variable).args(args).output().unwrap().into()
     };
     init(&scene.token("alice"), "r").expect(2).says("another token").says("unset VFS_SYNC_TOKEN");
+    std::fs::remove_file(scene.path("bob.token")).unwrap();
+    init(&scene.token("alice"), "r").expect(1).says("cannot read").says("bob.token");
     assert!(!scene.path("r").exists());
+    scene.write("bob.token", &token);
     // An empty variable counts as none everywhere.
     init("", "r").expect(0);
     init(&format!("{token}\n"), "same").expect(0);
