@@ -26,6 +26,7 @@ use super::fix::Action;
 use super::show;
 use super::site::quoted;
 use crate::args::{AdminDoctor, Serve};
+use crate::commands::operator::export::unknown;
 use crate::commands::operator::{existing, server_config};
 use crate::error::Result;
 use crate::output::{Output, Progress};
@@ -133,6 +134,11 @@ pub(in crate::commands) async fn doctor(
 /// Examines; with `--fix` it also repairs, and examines again.
 async fn work(ground: &Ground<'_>) -> Result<(Vec<Check>, Vec<Action>)> {
     let (checks, found) = examine(ground).await;
+    if let Scope::User(user) = &ground.scope
+        && found.nobody
+    {
+        return Err(unknown(user));
+    }
     if !ground.args.fix {
         return Ok((checks, Vec::new()));
     }

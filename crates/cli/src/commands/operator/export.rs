@@ -43,6 +43,13 @@ const DEVICES: u32 = 200;
 /// The deepest folder that is written as one: deeper items stand under their ids.
 const MAX_DEPTH: usize = 500;
 
+/// Returns the failure of a command that names a user of whom there is nothing.
+pub(in crate::commands) fn unknown(user: &UserId) -> Failure {
+    let text = format!("the server knows no user {}", escaped(user.as_str()));
+    Failure::new(Kind::NotFound, text)
+        .hint("`vfs-sync admin users list` has the names; a deleted user has nothing left")
+}
+
 pub(in crate::commands) async fn export(
     args: ExportUser,
     output: Output,
@@ -56,9 +63,7 @@ pub(in crate::commands) async fn export(
         vfs_sync_store::open(&database, server::now()).await.map_err(server::store_failure)?;
     let known = store.user_record(&args.user).await.map_err(server::store_failure)?;
     if known.is_none() {
-        let text = format!("the server knows no user {}", escaped(args.user.as_str()));
-        return Err(Failure::new(Kind::NotFound, text)
-            .hint("`vfs-sync admin users list` has the names; a deleted user has nothing left"));
+        return Err(unknown(&args.user));
     }
     let tree = Tree::read(&*store, &args.user).await?;
     let devices = devices(&*store, &args.user).await?;

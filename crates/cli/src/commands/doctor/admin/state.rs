@@ -55,6 +55,8 @@ pub(super) struct Found {
     items: u64,
     entries: u64,
     users: u64,
+    /// True if one user was examined, of whom there is nothing.
+    pub(super) nobody: bool,
 }
 
 impl Found {
@@ -101,7 +103,11 @@ pub(super) async fn checks(
 ) -> Found {
     let mut walk = Walk { ground, store, found: Found::default() };
     let walked = walk.all().await;
-    let found = walk.found;
+    let mut found = walk.found;
+    if let Scope::User(user) = &ground.scope {
+        let known = store.user_record(user).await;
+        found.nobody = found.items + found.entries == 0 && known.is_ok_and(|known| known.is_none());
+    }
     let examined = format!(
         "{} items, {} entries of feeds, {} users",
         count_text(found.items),
