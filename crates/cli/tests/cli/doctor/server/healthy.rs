@@ -76,6 +76,8 @@ fn a_healthy_server_with_traffic_has_no_problem() {
     let scene = Scene::with_server();
     let url = scene.url().to_owned();
     ordinary_life(&scene, &Cause::args(&["--url", &url]));
+    let nobody = scene.run(["admin", "doctor", "--data", "server", "--user", "nobody"]);
+    nobody.expect(1).says("knows no user nobody");
 }
 
 #[test]
