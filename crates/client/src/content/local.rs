@@ -254,6 +254,7 @@ impl NewContent {
             reason: None,
             offered: false,
             renewed: false,
+            sent: false,
             moved: None,
         }
     }

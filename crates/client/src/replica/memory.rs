@@ -810,7 +810,7 @@ impl Rows for MemoryRows {
     fn reset_uploads(&mut self) -> Result<()> {
         for upload in self.uploads.values_mut() {
             if upload.state != UploadState::Rejected {
-                (upload.attach, upload.state) = (None, UploadState::Queued);
+                *upload = upload.clone().sent_anew();
             }
         }
         Ok(())

@@ -152,6 +152,7 @@ fn kept_upload(rows: &mut dyn Rows, meta: &Meta, lost: &Lost) -> Result<Option<U
         reason: None,
         offered: true,
         renewed: false,
+        sent: false,
         moved: None,
     }))
 }
@@ -305,6 +306,7 @@ impl Both<'_, '_> {
             reason: None,
             offered: true,
             renewed: false,
+            sent: false,
             moved: None,
         })
     }

@@ -148,6 +148,10 @@ pub(crate) struct Upload {
     pub(crate) state: UploadState,
     /// The attach request, once it was sent: a retry sends the same.
     pub(crate) attach: Option<AttachRequest>,
+    /// True if the server may have the content although `attach` is `None`: the request was sent in
+    /// an earlier epoch of the server.
+    #[serde(default)]
+    pub(crate) sent: bool,
     /// The reason for the rejection.
     pub(crate) reason: Option<String>,
     /// True if the content is offered again to a server that lost it: it must not bring an item
@@ -164,6 +168,12 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
+    /// Builds the upload that is sent anew in another epoch of the server.
+    pub(crate) fn sent_anew(self) -> Self {
+        let sent = self.sent || self.attach.is_some();
+        Self { sent, attach: None, state: UploadState::Queued, ..self }
+    }
+
     /// Builds the attach request, which requires the state `at` that the server has acknowledged
     /// for `client_id`.
     pub(crate) fn request(&self, client_id: &ReplicaId, at: &ReconcileState) -> AttachRequest {

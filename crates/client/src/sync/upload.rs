@@ -38,6 +38,7 @@ pub(crate) fn renew(inner: &Inner, upload: &Upload) -> Result<(Upload, NewConten
         staging_id: inner.environment().new_staging_id(),
         state: UploadState::Queued,
         attach: None,
+        sent: false,
         reason: None,
         ..upload.clone()
     };

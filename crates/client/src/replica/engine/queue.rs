@@ -69,15 +69,12 @@ pub(super) fn enqueue(
         }
         upload.expected = node.content.map(|content| content.blob_id);
         upload.basis = Some(shown_up_to(rows, meta, &upload.item)?);
-        // One that nobody has heard of yet is replaced, not followed. After a restart of the server it is
-        // sent anew, and the feed may have shown already that the server has it.
+        // One that nobody has heard of yet is replaced, not followed.
         let queued = rows.uploads_of_item(&upload.item)?;
-        let has =
-            rows.content(Slot::Current, &upload.item)?.map(|row| row.attachment.blob_id.clone());
         if let Some(last) = queued.into_iter().next_back()
             && last.state == UploadState::Queued
             && last.attach.is_none()
-            && has.as_ref() != Some(&last.blob_id)
+            && !last.sent
         {
             (upload.expected, upload.moved) = (last.expected, last.moved);
             rows.remove_upload(last.seq)?;

@@ -170,8 +170,7 @@ impl SqliteRows {
     /// Resets all uploads: after a rematerialisation the server may know none of them.
     pub(super) fn reset_all_uploads(&self) -> Result<()> {
         for upload in self.uploads_where("WHERE state < 2 ORDER BY seq", [])? {
-            let state = UploadState::Queued;
-            self.write_upload(&Upload { attach: None, state, ..upload })?;
+            self.write_upload(&upload.sent_anew())?;
         }
         Ok(())
     }

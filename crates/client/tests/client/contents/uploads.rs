@@ -140,6 +140,35 @@ async fn what_expired_is_staged_anew_and_what_was_written_on_top_of_it_follows()
 }
 
 #[tokio::test]
+async fn what_is_written_over_a_content_that_the_server_may_have_follows_it_after_a_restart() {
+    for (sends, size) in [(CallKind::Attach, 2 * MIB), (CallKind::BlobBatch, 6)] {
+        let server = TestServer::start().await;
+        let one = Replica::new(&server, config());
+        let item = put(one.client(), "f", b"first");
+        one.client().sync().await.unwrap();
+        one.client().contents().put(&item, &noise(size, 2)[..]).unwrap();
+        (0..4).for_each(|_| one.line.next(sends, Fault::DropAnswer));
+        one.client().sync().await.unwrap_err();
+        server.store().new_epoch(server.clock().now(), 0).await.unwrap();
+        // The answer to a push says that the epoch is another one; the feed cannot be read yet.
+        put(one.client(), "other", &noise(size, 4));
+        for call in [CallKind::Pull, CallKind::Attach, CallKind::BlobBatch] {
+            (0..4).for_each(|_| one.line.next(call, Fault::Refuse(down())));
+        }
+        one.client().sync().await.unwrap_err();
+        one.client().contents().put(&item, &noise(size, 3)[..]).unwrap();
+        for _ in 0..20 {
+            if one.client().sync().await.is_ok() {
+                break;
+            }
+        }
+        one.client().sync().await.unwrap();
+        assert_eq!(files(one.client()), 2, "one's own edits are no conflict");
+        assert_eq!(as_others_see_it(&server, &item).await, noise(size, 3));
+    }
+}
+
+#[tokio::test]
 async fn a_final_refusal_keeps_the_bytes_until_the_user_decides() {
     let server = TestServer::start().await;
     let mut one = Replica::new(&server, config());
