@@ -5,8 +5,8 @@
 //! for at most one job of each other user, however many of theirs are there. The server's own jobs
 //! are those of one more user.
 //!
-//! A job that took long cannot be interrupted. After one, its user rests for twice as long while
-//! others are about, so that most of their jobs find the thread idle.
+//! A job that took long cannot be interrupted, nor the commit of its changes. After one, its user
+//! rests for twice as long while others are about, so that most of their jobs find the thread idle.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem::take;
@@ -26,8 +26,8 @@ const WAITING: usize = 4_096;
 /// The number of users whose costs are remembered while others wait.
 const REMEMBERED: usize = 4_096;
 
-/// The time from which a job is long.
-const LONG: Duration = Duration::from_millis(40);
+/// The time from which a job is long: several times that of a push of one operation.
+const LONG: Duration = Duration::from_millis(4);
 /// The longest rest: a user's small jobs wait for it too.
 const REST: Duration = Duration::from_secs(1);
 /// The time for which a user is about who had a job.
@@ -104,6 +104,11 @@ impl<J> Queue<J> {
         self.state().turns.charge(cost, took, Instant::now());
     }
 
+    /// Adds the time of a commit to what the jobs took that were charged since the last one.
+    pub(super) fn charge_commit(&self, took: Duration) {
+        self.state().turns.charge_commit(took, Instant::now());
+    }
+
     /// Closes the queue to further jobs.
     pub(super) fn close(&self) {
         let mut state = self.state();
@@ -134,6 +139,8 @@ struct Turns<J> {
     /// The second number is ascending: users who are equal take turns.
     order: BTreeMap<(u64, u64), Party>,
     running: Option<Party>,
+    /// The users of the jobs that wait for their commit, and what each job took.
+    uncommitted: Vec<(Party, Duration)>,
     /// The cost of the user whose job was taken last: nobody who waits has less.
     least: u64,
     next: u64,
@@ -150,10 +157,26 @@ struct Line<J> {
     rests_until: Option<Instant>,
 }
 
+impl<J> Line<J> {
+    /// Begins the rest after a job that took this time, if it is a long one.
+    fn rest_after(&mut self, took: Duration, now: Instant) {
+        if took >= LONG {
+            self.rests_until = self.rests_until.max(Some(now + (2 * took).min(REST)));
+        }
+    }
+}
+
 impl<J> Default for Turns<J> {
     fn default() -> Self {
-        let (users, order) = Default::default();
-        Self { users, order, running: None, least: 0, next: 0, about: [None, None] }
+        Self {
+            users: HashMap::new(),
+            order: BTreeMap::new(),
+            running: None,
+            uncommitted: Vec::new(),
+            least: 0,
+            next: 0,
+            about: [None, None],
+        }
     }
 }
 
@@ -191,10 +214,23 @@ impl<J> Turns<J> {
     }
 
     fn charge(&mut self, cost: usize, took: Duration, now: Instant) {
-        if let Some(line) = self.running.as_ref().and_then(|party| self.users.get_mut(party)) {
+        let Some(party) = &self.running else { return };
+        if let Some(line) = self.users.get_mut(party) {
             line.cost = line.cost.saturating_add(cost as u64);
-            if took >= LONG {
-                line.rests_until = Some(now + (2 * took).min(REST));
+            line.rest_after(took, now);
+        }
+        self.uncommitted.push((party.clone(), took));
+    }
+
+    fn charge_commit(&mut self, took: Duration, now: Instant) {
+        let jobs = take(&mut self.uncommitted);
+        let all: Duration = jobs.iter().map(|(_, took)| *took).sum();
+        for (party, job) in jobs {
+            // A job that changes much takes long, and so does its commit.
+            let share =
+                took.mul_f64(job.div_duration_f64(all.max(Duration::from_nanos(1))).min(1.0));
+            if let Some(line) = self.users.get_mut(&party) {
+                line.rest_after(job + share, now);
             }
         }
     }
@@ -339,6 +375,24 @@ mod tests {
         assert_eq!(turns.next(at(10_300), |_| true), None);
         add(&mut turns, at(10_301), "a");
         assert_eq!(turns.next(at(10_301), |_| true), Some("a"), "b is not about any more");
+    }
+
+    #[test]
+    fn a_commit_counts_for_those_whose_jobs_it_writes() {
+        let (now, mut turns) = (Instant::now(), Turns::default());
+        for name in ["large", "small", "large", "small"] {
+            turns.add(now, party(name), name).unwrap();
+        }
+        let millis = Duration::from_millis;
+        assert_eq!(turns.next(now, |_| true), Some("large"));
+        turns.charge(1, millis(3), now);
+        assert_eq!(turns.next(now, |_| true), Some("small"));
+        turns.charge(1, Duration::from_micros(100), now);
+        turns.charge_commit(millis(31), now);
+        assert_eq!(turns.next(now, |_| true), Some("small"));
+        turns.charge_commit(millis(31), now);
+        assert_eq!(turns.next(now + millis(65), |_| true), None, "it took 3 + 30 ms");
+        assert_eq!(turns.next(now + millis(67), |_| true), Some("large"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -363,6 +363,9 @@ fn perform(
     let mut answers = Vec::new();
     let failed = group(connection, history, first, waiting, &mut answers).err();
     if let Some(error) = &failed {
+        if let Some(jobs) = waiting {
+            jobs.charge_commit(Duration::ZERO);
+        }
         tracing::error!(%error, "a group of transactions failed");
         if !connection.is_autocommit() {
             let _ = connection.execute_batch("ROLLBACK");
@@ -423,6 +426,9 @@ fn group(
     }
     let begun = Instant::now();
     execute(connection, "COMMIT")?;
+    if let Some(jobs) = waiting {
+        jobs.charge_commit(begun.elapsed());
+    }
     metrics::histogram!("vfs_sync_commit_duration_seconds").record(begun.elapsed());
     #[allow(clippy::cast_precision_loss, reason = "few jobs share a commit")]
     metrics::histogram!("vfs_sync_commit_transactions").record(answers.len() as f64);
