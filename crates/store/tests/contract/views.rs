@@ -536,7 +536,7 @@ pub(crate) async fn replicas_at_any_lag_see_what_the_rows_say(scene: Scene) {
         return;
     }
     let (mut steps, mut seed) = (0, 0);
-    while steps < number("VFS_SYNC_TEST_STEPS").unwrap_or(50_000) {
+    while steps < number("VFS_SYNC_TEST_STEPS").unwrap_or(15_000) {
         seed += 1;
         steps += play(&scene, seed).await;
     }
