@@ -119,6 +119,9 @@ async fn examine(site: &Site<'_>) -> Examined {
             // Nothing else is left to do with a file that cannot be read.
             check.next = check.next.take().or_else(|| advice.next.clone());
         }
+        for check in checks.iter_mut().filter(|check| advice::is_revoked(check)) {
+            check.next.clone_from(&advice.next);
+        }
     }
     checks.extend(advice);
     checks.push(versions(&checks));

@@ -2,6 +2,7 @@
 
 use vfs_sync_client::{ExportedCounts, GoodExport};
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_core::wire::code;
 
 use super::check::Check;
 use super::replica::Local;
@@ -30,6 +31,9 @@ pub(super) fn check(
     if damaged {
         return Some(damaged_replica(site, settings, export, now));
     }
+    if found.iter().any(is_revoked) {
+        return Some(revoked_device(site, settings, local, now));
+    }
     let (local, true) = (local?, apart) else { return None };
     let state = &local.state;
     let offered = state.pending + state.acknowledged + state.uploads;
@@ -48,6 +52,11 @@ pub(super) fn check(
     )
 }
 
+/// Returns whether a check found that the device is revoked.
+pub(super) fn is_revoked(check: &Check) -> bool {
+    check.is_problem() && check.entry().is_some_and(|entry| entry.key == code::DEVICE_REVOKED)
+}
+
 fn damaged_replica(
     site: &Site<'_>,
     settings: Option<&Settings>,
@@ -56,20 +65,8 @@ fn damaged_replica(
 ) -> Check {
     const ID: &str = "recovery";
     let dir = &site.directory;
-    let stamp: String = now.to_string().chars().filter(char::is_ascii_digit).take(14).collect();
-    let aside = std::path::PathBuf::from(format!("{}.aside-{stamp}", dir.display()));
-    let server = settings
-        .map_or("URL".to_owned(), |settings| quoted(std::path::Path::new(&settings.server)));
-    let token = settings.and_then(|settings| settings.token_file.as_ref());
-    let token = token.map(|file| format!(" --token-file {}", quoted(file))).unwrap_or_default();
-    let user = settings.and_then(|settings| settings.user.as_ref());
-    let user = user.map(|user| format!(" --user {}", quoted(std::path::Path::new(user.as_str()))));
-    let user = user.unwrap_or_default();
-    let aside_first = format!("mv {} {}", quoted(dir), quoted(&aside));
-    let replica = quoted(dir);
-    let begin = format!("{aside_first} && vfs-sync --replica {replica}");
-    let options = format!("--server {server}{token}{user}");
-    let sync = format!("vfs-sync --replica {replica} sync");
+    let anew = Anew::of(site, settings, now);
+    let (begin, options, sync, aside) = (&anew.begin, &anew.options, &anew.sync, &anew.aside);
     let Some((export, counts)) = export else {
         let text = "the replica is damaged, and keeps no good export: it is moved aside, never \
                     deleted, and a new one gets everything that the server has; lost is what was never \
@@ -96,4 +93,68 @@ fn damaged_replica(
         .with("offeredAgain", counts.queued)
         .with("lost", "what was done after the export and never sent")
         .next(format!("{begin} state hydrate {file} {options} && {sync}"))
+}
+
+/// Advises another replica: a revoked device is never served again under its id.
+fn revoked_device(
+    site: &Site<'_>,
+    settings: Option<&Settings>,
+    local: Option<&Local>,
+    now: Timestamp,
+) -> Check {
+    let anew = Anew::of(site, settings, now);
+    let begin = match settings.is_some_and(|settings| settings.signed_in().is_some()) {
+        true => format!("{} login --server {}", anew.begin, anew.server),
+        false => format!("{} init {}", anew.begin, anew.options),
+    };
+    let state = local.map(|local| &local.state);
+    let unsent = state.map(|state| (state.pending + state.acknowledged, state.uploads));
+    let (operations, uploads) = unsent.unwrap_or_default();
+    let text = format!(
+        "the device is revoked, and this replica is served no longer: it is moved aside, never deleted, \
+         and a new one gets everything that the server has; what was never sent stays in the one aside: {} \
+         and {}",
+        counted(operations, "operation", "operations"),
+        counted(uploads, "content", "contents"),
+    );
+    Check::note("recovery", text)
+        .with("advice", "init")
+        .with("lost", 0)
+        .with("unsent", operations + uploads)
+        .next(format!("{begin} && {}", anew.sync))
+}
+
+/// The parts of the commands that make another replica in the place of this one.
+struct Anew {
+    /// The directory to which this replica is moved.
+    aside: std::path::PathBuf,
+    /// Moves it, and begins a command of the new one.
+    begin: String,
+    server: String,
+    options: String,
+    sync: String,
+}
+
+impl Anew {
+    fn of(site: &Site<'_>, settings: Option<&Settings>, now: Timestamp) -> Self {
+        let dir = &site.directory;
+        let stamp: String = now.to_string().chars().filter(char::is_ascii_digit).take(14).collect();
+        let aside = std::path::PathBuf::from(format!("{}.aside-{stamp}", dir.display()));
+        let server = settings
+            .map_or("URL".to_owned(), |settings| quoted(std::path::Path::new(&settings.server)));
+        let token = settings.and_then(|settings| settings.token_file.as_ref());
+        let token = token.map(|file| format!(" --token-file {}", quoted(file))).unwrap_or_default();
+        let user = settings.and_then(|settings| settings.user.as_ref());
+        let user =
+            user.map(|user| format!(" --user {}", quoted(std::path::Path::new(user.as_str()))));
+        let user = user.unwrap_or_default();
+        let replica = quoted(dir);
+        Self {
+            begin: format!("mv {replica} {} && vfs-sync --replica {replica}", quoted(&aside)),
+            options: format!("--server {server}{token}{user}"),
+            sync: format!("vfs-sync --replica {replica} sync"),
+            aside,
+            server,
+        }
+    }
 }

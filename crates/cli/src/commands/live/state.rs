@@ -267,6 +267,8 @@ fn say(folder: &FolderView, output: Output) -> Result<()> {
     };
     if folder.live.paused {
         output.say(format_args!("{}: paused", escaped(&directory)))?;
+    } else if let (Some(State::Waiting), Some(reason)) = (folder.state(), &state.reason) {
+        output.say(format_args!("{}: waiting: {}", escaped(&directory), escaped(reason)))?;
     } else if state.problems.total() == 0 {
         return output.say(format_args!("{}: nothing is left out", escaped(&directory)));
     }

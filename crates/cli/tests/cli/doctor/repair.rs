@@ -211,6 +211,32 @@ fn the_way_back_of_a_damaged_replica_can_be_pasted() {
 }
 
 #[test]
+fn what_the_doctor_names_for_a_revoked_device_can_be_pasted() {
+    let scene = Scene::with_server();
+    scene.replica("one");
+    scene.on("one", &["mkdir", "/sent"]).expect(0);
+    scene.on("one", &["sync"]).expect(0);
+    let status = scene.on("one", &["--json", "status"]).expect(0).json();
+    let id = status["clientId"].as_str().unwrap();
+    // The server writes down now and then which devices it has seen.
+    while !scene.on("one", &["--json", "devices", "list"]).expect(0).stdout.contains(id) {}
+    scene.as_operator(&["admin", "devices", "revoke", "alice", id, "--yes"]).expect(0);
+    with_new_folder(&scene);
+    let found = report(&scene, &[]);
+    let advice = check(&found, "recovery");
+    assert_eq!(advice["evidence"]["unsent"], 1, "{advice:#}");
+    assert_eq!(check(&found, "server.user")["next"], advice["next"]);
+    assert!(paste(&scene, advice["next"].as_str().unwrap()).success(), "{advice:#}");
+    let found = report(&scene, &[]);
+    assert_eq!(ids(&found, "problem"), [""; 0], "{found:#}");
+    assert!(scene.on("one", &["ls", "/"]).expect(0).stdout.contains("sent"));
+    let names = std::fs::read_dir(scene.dir.path()).unwrap();
+    let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let aside = names.find(|name| name.starts_with("one.aside-")).expect("it is moved aside");
+    assert!(scene.on(&aside, &["ls", "/"]).expect(0).stdout.contains("new"));
+}
+
+#[test]
 fn a_token_is_renewed_by_the_command_that_the_doctor_names() {
     let scene = Scene::with_server();
     scene.replica("one");
