@@ -57,6 +57,7 @@ fn other_commands_show_the_state_while_up_runs_and_after_it() {
     assert_eq!(offline["folders"][0]["state"], "waiting", "{offline}");
     assert_eq!(offline["folders"][0]["lastInStep"], before, "{offline}");
     devices.scene.on("a", &["folder", "list"]).expect(0).says("cannot be reached");
+    devices.scene.on("a", &["folder", "problems"]).expect(0).says("cannot be reached");
 }
 
 #[test]
