@@ -185,6 +185,24 @@ impl Entry {
         Self { texts, ..self }
     }
 
+    /// Describes the entry in JSON, as `vfs-sync explain` and the operator's console show it.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "key": self.key,
+            "kind": self.kind.as_str(),
+            "statuses": self.statuses,
+            "meaning": self.meaning,
+            "action": self.action,
+            "next": self.command,
+            "runbook": {
+                "document": self.section.document(),
+                "anchor": self.section.anchor(),
+                "heading": self.section.heading(),
+            },
+        })
+    }
+
     /// Returns the part of a signature behind the stage; else the whole key.
     #[must_use]
     pub fn code(&self) -> &'static str {

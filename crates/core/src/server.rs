@@ -9,5 +9,6 @@ pub mod feed_window;
 pub mod push;
 pub mod reclaim;
 pub mod reconcile;
+pub mod session;
 pub mod stage;
 pub mod user;

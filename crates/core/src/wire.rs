@@ -382,6 +382,12 @@ pub mod code {
     pub const UNKNOWN_DEVICE: &str = "unknown_device";
     /// The server has no provider to sign in with: it takes tokens by hand.
     pub const NO_SIGN_IN: &str = "no_sign_in";
+    /// There is no such session of the operator's console.
+    pub const UNKNOWN_SESSION: &str = "unknown_session";
+    /// A request to the console that names a host which is not the server's (`403`).
+    pub const UNTRUSTED_HOST: &str = "untrusted_host";
+    /// A request with the console's cookie that is not of the console's page (`403`).
+    pub const UNTRUSTED_ORIGIN: &str = "untrusted_origin";
     /// The server knows no such user.
     pub const UNKNOWN_USER: &str = "unknown_user";
     /// The token is valid but lacks a scope; `requiredScope` names it.

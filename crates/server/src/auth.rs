@@ -95,6 +95,8 @@ pub enum TokenError {
     CredentialReused,
     #[error("the secret of this device's sign-in is not known")]
     CredentialUnknown,
+    #[error("the console's session has ended: sign in again")]
+    SessionEnded,
     #[error("the sign-in is of another device")]
     OtherDevice,
 }

@@ -114,6 +114,8 @@ pub struct ServerConfig {
     pub keep_versions: Duration,
     /// The origins of web pages that may call this server from a browser.
     pub cors_origins: Vec<String>,
+    /// The names, besides addresses and `localhost`, at which the console may be opened: without a port.
+    pub admin_hosts: Vec<String>,
     /// The prefix of all paths behind a proxy: empty, or `/` and segments.
     pub public_path: String,
     /// The lifetime of a stage whose client names no expiry.
@@ -179,6 +181,7 @@ impl Default for ServerConfig {
             max_user_large_uploads: 8,
             keep_versions: 30 * DAY,
             cors_origins: Vec::new(),
+            admin_hosts: Vec::new(),
             public_path: String::new(),
             stage_lifetime: DAY,
             max_stage_lifetime: 7 * DAY,

@@ -156,6 +156,24 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code::DELETION_UNDER_WAY, sentence)
     }
 
+    pub(crate) fn unknown_session() -> Self {
+        let sentence = "There is no such session of the console";
+        Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_SESSION, sentence)
+    }
+
+    /// A request to the console names a host that is not the server's.
+    pub(crate) fn untrusted_host() -> Self {
+        let sentence =
+            "The console is opened at an address, at localhost, or at a name of --admin-hosts";
+        Self::new(StatusCode::FORBIDDEN, code::UNTRUSTED_HOST, sentence)
+    }
+
+    /// A request with the console's cookie comes from another page than the console.
+    pub(crate) fn untrusted_origin() -> Self {
+        let sentence = "The console's session is good for its own page alone";
+        Self::new(StatusCode::FORBIDDEN, code::UNTRUSTED_ORIGIN, sentence)
+    }
+
     pub(crate) fn lacks_scope(scope: &'static str) -> Self {
         let sentence = format!("The token lacks the scope {scope}");
         Self::new(StatusCode::FORBIDDEN, code::INSUFFICIENT_SCOPE, sentence)

@@ -2,5 +2,6 @@
 
 pub(crate) mod admin;
 pub(crate) mod audit;
+pub(crate) mod console;
 mod families;
 pub(crate) mod pseudonym;

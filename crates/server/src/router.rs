@@ -26,6 +26,7 @@ use crate::http::answer::Paid;
 use crate::http::connection::Connection;
 use crate::http::extract::{Authenticated, USER, caller_of};
 use crate::http::observe::{Noted, observe};
+use crate::operator::console;
 use crate::state::App;
 use crate::{admission, routes};
 
@@ -53,13 +54,17 @@ pub(crate) fn router(app: &App) -> Router {
 
 /// Builds the routes of the operator's listener, except for the metrics.
 pub(crate) fn operated(app: &App) -> Router {
-    let json = collect(admin_routes())
+    let json = collect([admin_routes(), console_routes()].concat())
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
-        .layer(from_fn_with_state(app.clone(), admit_in_time));
+        .layer(from_fn_with_state(app.clone(), admit_in_time))
+        .layer(from_fn_with_state(app.clone(), console::guard));
     let health =
         vec![("/healthz", get(routes::health::healthz)), ("/readyz", get(routes::health::readyz))];
     let open = collect(health).fallback(|| async { ApiError::of_status(StatusCode::NOT_FOUND) });
-    json.merge(open).layer(from_fn_with_state(app.clone(), observe)).with_state(app.clone())
+    json.merge(console::pages(app))
+        .merge(open)
+        .layer(from_fn_with_state(app.clone(), observe))
+        .with_state(app.clone())
 }
 
 type Route = (&'static str, MethodRouter<App>);
@@ -126,6 +131,25 @@ fn admin_routes() -> Vec<Route> {
     ]
 }
 
+/// Lists the calls that the console makes besides, which only the operator's listener has.
+fn console_routes() -> Vec<Route> {
+    use console::{SESSIONS, lookup, overview, problems, search, session, stages};
+    vec![
+        (SESSIONS, get(session::list).post(session::begin)),
+        ("/v1/vfs/admin/sessions/current", get(session::show).delete(session::sign_out)),
+        ("/v1/vfs/admin/sessions/{sessionId}", delete(session::end)),
+        ("/v1/vfs/admin/overview", get(overview::overview)),
+        ("/v1/vfs/admin/problems", get(problems::problems)),
+        ("/v1/vfs/admin/database", get(overview::database)),
+        ("/v1/vfs/admin/tasks/{task}/run", post(overview::run_task)),
+        ("/v1/vfs/admin/search", get(search::search)),
+        ("/v1/vfs/admin/items/{itemId}", get(lookup::item)),
+        ("/v1/vfs/admin/items/{itemId}/name", get(lookup::item_name)),
+        ("/v1/vfs/admin/stages", get(stages::list)),
+        ("/v1/vfs/admin/stages/{stagingId}/abandon", post(stages::abandon)),
+    ]
+}
+
 /// Lists the routes that stream bytes: without a time limit as a whole, and never compressed.
 fn byte_routes() -> Vec<Route> {
     use routes::{blobs, reading, tus};
@@ -163,11 +187,15 @@ fn open_routes() -> Vec<Route> {
 
 #[cfg(test)]
 pub(crate) fn route_paths() -> Vec<&'static str> {
-    [json_routes(), admin_routes(), byte_routes(), event_routes(), open_routes()]
-        .concat()
-        .into_iter()
-        .map(|(path, _)| path)
-        .collect()
+    let all = [
+        json_routes(),
+        admin_routes(),
+        console_routes(),
+        byte_routes(),
+        event_routes(),
+        open_routes(),
+    ];
+    all.concat().into_iter().map(|(path, _)| path).collect()
 }
 
 /// The time for which a request holds the user's place.

@@ -15,6 +15,7 @@ use crate::admission::{Admissions, Admitted};
 use crate::auth::access::AccessTokens;
 use crate::auth::{Authenticator, TokenError};
 use crate::background::devices::{Caller, Sightings};
+use crate::background::maintenance::Wake;
 use crate::background::sampling::Successes;
 use crate::config::ServerConfig;
 use crate::environment::Environment;
@@ -22,6 +23,7 @@ use crate::error::ApiError;
 use crate::http::body::{Reader, Received, memory_units};
 use crate::http::extract::refused;
 use crate::live::Live;
+use crate::operator::console::problems::LastLook;
 use crate::operator::pseudonym::Pseudonyms;
 
 /// Requests of one user that wait for their turn.
@@ -44,6 +46,10 @@ pub(crate) struct Inner {
     pub(crate) sightings: Sightings,
     pub(crate) pseudonyms: Pseudonyms,
     pub(crate) successes: Successes,
+    /// Wakes the regular work before its time.
+    pub(crate) wake: Wake,
+    /// The last look at the devices, for the console.
+    pub(crate) last_look: LastLook,
     /// Wakes the removal of deleted users.
     pub(crate) deletions: Notify,
     memory: Shares,
@@ -92,6 +98,8 @@ impl App {
             sightings: Sightings::default(),
             pseudonyms: Pseudonyms::default(),
             successes: Successes::default(),
+            wake: Wake::default(),
+            last_look: LastLook::default(),
             deletions: Notify::new(),
             rates: Rates::new(&config),
             config,

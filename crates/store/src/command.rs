@@ -8,6 +8,7 @@
 
 mod blobs;
 mod examine;
+mod lookup;
 mod maintenance;
 mod pull;
 mod push;
@@ -31,6 +32,7 @@ use vfs_sync_core::server::deletion::{Deletion, DeletionPace};
 use vfs_sync_core::server::device::{DeviceState, Sighting};
 use vfs_sync_core::server::feed_window::PullRequest;
 use vfs_sync_core::server::push::{Bound, DerivedFault, MetadataUsage, PushBatch};
+use vfs_sync_core::server::session::ConsoleSession;
 use vfs_sync_core::server::stage::{
     Advance, NewStage, NewUpload, Quota, StageRow, UploadReplacement, Usage,
 };
@@ -51,9 +53,10 @@ use crate::moves::{Announcements, FeedHeads, HeadObserver};
 use crate::topics::{Decision, Topics};
 use crate::values::{
     AbandonAnswer, Admission, AllowAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer,
-    DeviceChange, Identity, MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim,
-    ReconcileAnswer, RenewAnswer, RestoreAnswer, Retention, SignInAnswer, StageAnswer, StageRecord,
-    Totals, TrashCursor, TrashListing, UploadAccess, UploadAnswer, UserChange,
+    DeviceChange, Identity, ItemRecord, MalformedState, Pruned, PullAnswer, PurgeAnswer,
+    PushAnswer, Reclaim, ReconcileAnswer, RenewAnswer, RestoreAnswer, Retention, SignInAnswer,
+    StageAnswer, StageRecord, Totals, TrashCursor, TrashListing, UploadAccess, UploadAnswer,
+    UserChange,
 };
 
 /// The store of the server's metadata. Each call is one transaction: all of it happens, durably, or
@@ -559,6 +562,9 @@ operations! {
     /// Reads a blob of any user, for operators.
     reads any_blob: AnyBlob { blob_id: BlobId } -> Option<BlobRecord>;
 
+    /// Reads an item of any user, for operators.
+    reads any_item: AnyItem { item_id: ItemId } -> Option<ItemRecord>;
+
     /// Returns blobs after `after` in the order of their ids, for a comparison with the object
     /// store.
     reads blobs_after: BlobsAfter { after: Option<BlobId>, at_most: u32 } -> Vec<BlobSummary>;
@@ -695,6 +701,22 @@ operations! {
     /// longer; with `only` it adds the key in any case, and removes all others. Returns the keys, the
     /// newest first.
     writes add_signing_key: AddSigningKey { key: SigningKey, only: bool } -> Vec<SigningKey>;
+
+    /// Begins a session of the console, and removes ended ones; beyond
+    /// [`MAX_SESSIONS`](vfs_sync_core::server::session::MAX_SESSIONS) the oldest one too.
+    writes begin_session: BeginSession { session: ConsoleSession } -> ();
+
+    /// Reads a session of the console, which may have ended.
+    reads session: ReadSession { id: String } -> Option<ConsoleSession>;
+
+    /// Returns at most `limit` sessions of the console, the newest first; some may have ended.
+    reads sessions: ListSessions { limit: u32 } -> Vec<ConsoleSession>;
+
+    /// Removes a session of the console; returns whether there was one.
+    writes end_session: EndSession { id: String } -> bool;
+
+    /// Removes sessions of the console that ended by `now`, a bounded number.
+    writes drop_ended_sessions: DropEndedSessions { now: Timestamp } -> u64;
 
     /// Returns at most `limit` users after `after`, ascending.
     reads users: ListUsers { after: Option<UserId>, limit: u32 } -> Vec<UserRecord>;

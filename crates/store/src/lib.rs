@@ -40,8 +40,8 @@ pub use vfs_sync_core::server::stage::{
 
 pub use values::{
     AbandonAnswer, Admission, AllowAnswer, BlobRecord, BlobRow, BlobSummary, DeleteAnswer,
-    DeviceChange, FeedPage, Identity, KEPT_VERSIONS, MAX_COUNTED, MAX_HOLD, MAX_TRASH_ITEMS,
-    MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim, ReconcileAnswer,
-    RenewAnswer, RestoreAnswer, Retention, SignInAnswer, StageAnswer, StageRecord, Totals,
-    TrashCursor, TrashListing, UploadAccess, UploadAnswer, UserChange, pseudonym,
+    DeviceChange, FeedPage, Identity, ItemRecord, KEPT_VERSIONS, MAX_COUNTED, MAX_HOLD,
+    MAX_TRASH_ITEMS, MalformedState, Pruned, PullAnswer, PurgeAnswer, PushAnswer, Reclaim,
+    ReconcileAnswer, RenewAnswer, RestoreAnswer, Retention, SignInAnswer, StageAnswer, StageRecord,
+    Totals, TrashCursor, TrashListing, UploadAccess, UploadAnswer, UserChange, pseudonym,
 };

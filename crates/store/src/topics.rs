@@ -18,6 +18,7 @@ use vfs_sync_core::server::push::{
     Accepted, Addition, Changes, Head, Map, Mark, Needs, PlacedEntry, Places, PresentInFeed, Rows,
     UsageChange,
 };
+use vfs_sync_core::server::session::ConsoleSession;
 use vfs_sync_core::server::stage::{NewStage, Stage, UploadRow, Usage};
 use vfs_sync_core::server::user::{UserLimits, UserRecord};
 use vfs_sync_core::time::Timestamp;
@@ -621,7 +622,7 @@ pub(crate) trait Devices {
     async fn next_admission_generation(&mut self) -> Result<()>;
 }
 
-/// Credentials of devices, and the keys that sign their access tokens.
+/// Credentials of devices, the keys that sign their access tokens, and sessions of the console.
 pub(crate) trait Credentials {
     /// Returns a credential, whose row is locked if the transaction writes.
     async fn credential(&mut self, id: &CredentialId) -> Result<Option<Credential>>;
@@ -646,6 +647,21 @@ pub(crate) trait Credentials {
 
     /// Removes a key that signs access tokens.
     async fn drop_signing_key(&mut self, id: &str) -> Result<()>;
+
+    /// Returns a session of the console.
+    async fn session(&mut self, id: &str) -> Result<Option<ConsoleSession>>;
+
+    /// Returns at most `at_most` sessions of the console, the newest first.
+    async fn sessions(&mut self, at_most: u32) -> Result<Vec<ConsoleSession>>;
+
+    /// Adds a session of the console.
+    async fn put_session(&mut self, session: &ConsoleSession) -> Result<()>;
+
+    /// Removes a session of the console; returns whether there was one.
+    async fn drop_session(&mut self, id: &str) -> Result<bool>;
+
+    /// Removes at most `at_most` sessions of the console that ended by `now`; returns how many.
+    async fn drop_ended_sessions(&mut self, now: Timestamp, at_most: u32) -> Result<u64>;
 }
 
 /// Users, and what operators decided about them.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::id::{BlobId, ItemId, ReplicaId, UserId, WriteId};
+use vfs_sync_core::register::Item;
 use vfs_sync_core::server::feed_window::Rematerialize;
 use vfs_sync_core::server::push::PushBatch;
 use vfs_sync_core::server::stage::{OverQuota, StageRow, UploadRow};
@@ -159,6 +160,19 @@ pub struct BlobRecord {
     /// The stage of the blob.
     pub stage: StageRecord,
     /// The attachments of the blob, earlier versions included.
+    pub attachments: Vec<Attachment>,
+}
+
+/// An item in the form that an operator sees.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemRecord {
+    /// The item with its registers.
+    pub item: Item,
+    /// The containers of its owner's tree that it hangs under, ascending.
+    pub parents: Vec<ItemId>,
+    /// The number of grants on it, as far as they are counted.
+    pub grants: usize,
+    /// Its present content and other attachments, without earlier versions.
     pub attachments: Vec<Attachment>,
 }
 

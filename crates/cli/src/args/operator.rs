@@ -43,7 +43,7 @@ pub(crate) struct Serve {
     /// Start with an empty database beside the contents or the mark of another one
     #[arg(long)]
     pub(crate) new: bool,
-    /// The address of the metrics listener; without it there is none
+    /// The address of the operator's listener, with metrics and the console; without it there is none
     #[arg(long, value_name = "ADDR", env = "VFS_SYNC_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<SocketAddr>,
     /// The certificate that encrypts connections, with its chain, as a PEM file
@@ -65,6 +65,16 @@ pub(crate) struct Serve {
         value_parser = parse_origin
     )]
     pub(crate) cors_origins: Vec<String>,
+    /// The names, separated by commas, at which the operator's console may be opened, besides
+    /// addresses and localhost
+    #[arg(
+        long,
+        value_name = "NAMES",
+        env = "VFS_SYNC_ADMIN_HOSTS",
+        value_delimiter = ',',
+        value_parser = parse_host
+    )]
+    pub(crate) admin_hosts: Vec<String>,
     /// The greatest size of a user's contents in total
     #[arg(long, value_name = "BYTES", env = "VFS_SYNC_MAX_STORED_BYTES", value_parser = parse_bytes)]
     pub(crate) max_stored_bytes: Option<u64>,
@@ -135,6 +145,14 @@ fn parse_origin(text: &str) -> Result<String, String> {
     match rest {
         Some(rest) if !rest.is_empty() && rest.bytes().all(host) => Ok(text.to_owned()),
         _ => Err("must be http:// or https:// and a host, without a path".to_owned()),
+    }
+}
+
+fn parse_host(text: &str) -> Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-.".contains(&b);
+    match !text.is_empty() && text.len() <= 253 && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("must be the name of a host, without a port".to_owned()),
     }
 }
 

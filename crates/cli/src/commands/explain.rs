@@ -1,6 +1,6 @@
 //! Prints entries of the runbook: `explain`.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use vfs_sync_core::runbook::{self, Entry};
 
 use crate::args::Explain;
@@ -22,7 +22,7 @@ pub(super) fn explain(args: &Explain, output: Output) -> Result<()> {
     if found.is_empty() {
         return Err(unknown(&query));
     }
-    let entries: Vec<_> = found.iter().map(|entry| entry_json(entry)).collect();
+    let entries: Vec<_> = found.iter().map(|entry| entry.to_json()).collect();
     output.json(&json!({ "query": query, "entries": entries }))?;
     if output.json {
         return Ok(());
@@ -50,7 +50,7 @@ fn print(entry: &Entry, output: Output) -> Result<()> {
 }
 
 fn list(output: Output) -> Result<()> {
-    let entries: Vec<_> = runbook::entries().map(entry_json).collect();
+    let entries: Vec<_> = runbook::entries().map(Entry::to_json).collect();
     output.json(&json!({ "query": null, "entries": entries }))?;
     if output.json {
         return Ok(());
@@ -65,23 +65,6 @@ fn list(output: Output) -> Result<()> {
 /// Returns the place in the documents that treats an entry.
 pub(super) fn place(entry: &Entry) -> String {
     format!("{}#{}", entry.section.document(), entry.section.anchor())
-}
-
-/// Renders an entry as JSON.
-pub(super) fn entry_json(entry: &Entry) -> Value {
-    json!({
-        "key": entry.key,
-        "kind": entry.kind.as_str(),
-        "statuses": entry.statuses,
-        "meaning": entry.meaning,
-        "action": entry.action,
-        "next": entry.command,
-        "runbook": {
-            "document": entry.section.document(),
-            "anchor": entry.section.anchor(),
-            "heading": entry.section.heading(),
-        },
-    })
 }
 
 fn unknown(query: &str) -> Failure {

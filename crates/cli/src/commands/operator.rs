@@ -73,6 +73,7 @@ pub(super) fn server_config(args: &Serve) -> ServerConfig {
         data: Some(args.data.clone()),
         public_path: args.public_url.clone().map(|path| path.0).unwrap_or_default(),
         cors_origins: args.cors_origins.clone(),
+        admin_hosts: args.admin_hosts.clone(),
         max_stored_bytes: args.max_stored_bytes.unwrap_or(default.max_stored_bytes),
         max_staged_bytes: args.max_staged_bytes.unwrap_or(default.max_staged_bytes),
         max_open_stages: args.max_open_stages.unwrap_or(default.max_open_stages),

@@ -215,6 +215,18 @@ pub(super) const CODES: &[Entry] = &[
     code("unknown_user", &[404], Protocol)
         .means("The server knows no such user: nobody has made a call with that name.")
         .then("List the users, as the server's operator.", "vfs-sync admin users list"),
+    code("unknown_session", &[404], Install)
+        .means("There is no such session of the console: it was signed out, or has ended.")
+        .says(&["There is no such session of the console"])
+        .then("Sign in again with a token of the scope vfs:admin.", "vfs-sync token --user root --scope vfs:admin --ttl 1h"),
+    code("untrusted_host", &[403], Install)
+        .means("The console was opened at a name that the server does not know for its own: another site may have pointed it here.")
+        .says(&["The console is opened at an address, at localhost, or at a name of --admin-hosts"])
+        .then("Open it at its address, or name the host in --admin-hosts.", "vfs-sync serve --help"),
+    code("untrusted_origin", &[403], Install)
+        .means("A request with the console's cookie, or a sign-in, did not come from the console's own page.")
+        .says(&["The console's session is good for its own page alone"])
+        .then("Reload the console; programs send a bearer token instead.", "vfs-sync token --help"),
     code("insufficient_scope", &[403], PausesAndWaits)
         .means("The token is valid but lacks a scope; `requiredScope` names it.")
         .says(&["The token lacks the scope"])
@@ -339,6 +351,10 @@ pub(super) const TOKEN_REASONS: &[Entry] = &[
         )
         .says(&["this device's sign-in has ended", "does not know the secrets of this device's sign-in"])
         .then("Sign this device in again; everything on it stays.", LOGIN),
+    reason("session_ended")
+        .means("The console's session is over: its hour, its token, or another operator ended it.")
+        .says(&["the console's session has ended"])
+        .then("Sign in again with a token of the scope vfs:admin.", "vfs-sync token --user root --scope vfs:admin --ttl 1h"),
     reason("credential_reused")
         .means(
             "A secret of the device's sign-in was used that it had given up: it was copied with the \

@@ -27,6 +27,8 @@ use crate::state::App;
 const MAX_KEYS: usize = 64 * 1024;
 /// The rate of a user's reports: what a few devices in trouble send, and no flood of log lines.
 const REPORTS: Rate = Rate { per_second: 1, burst: 100 };
+/// The rate of sign-ins at the console, of an address; those of this machine count as one.
+const SIGN_INS: Rate = Rate { per_second: 1, burst: 10 };
 /// The unit in which bytes are counted.
 const BYTE_UNIT: u64 = 1024;
 
@@ -137,6 +139,8 @@ pub(crate) struct Rates {
     addresses: OfEach<IpAddr>,
     /// Reports of users' clients.
     reports: Option<Keyed<UserId>>,
+    /// Sign-ins at the console.
+    sign_ins: Option<Keyed<Option<IpAddr>>>,
 }
 
 /// The user of a request, and its address where that is known.
@@ -161,6 +165,7 @@ impl Rates {
                 bytes: Keyed::new("addressBytes", rates.address_bytes, BYTE_UNIT),
             },
             reports: Keyed::new("userReports", Some(REPORTS), 1),
+            sign_ins: Keyed::new("consoleSignIns", Some(SIGN_INS), 1),
         }
     }
 
@@ -187,6 +192,11 @@ impl Rates {
     pub(crate) fn reports(&self, origin: &Origin, count: usize) -> Result<(), ApiError> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         check(self.reports.as_ref(), Some(&origin.user), count)
+    }
+
+    /// Counts a sign-in at the console, before the token is looked at.
+    pub(crate) fn sign_in(&self, address: Option<IpAddr>) -> Result<(), ApiError> {
+        check(self.sign_ins.as_ref(), Some(&address), 1)
     }
 
     /// Counts the bytes of a body or an answer as they pass, and delays those beyond the rate.

@@ -72,7 +72,7 @@ pub(crate) fn is_access_token(token: &str) -> bool {
 }
 
 /// Returns random bytes from the operating system.
-fn random<const N: usize>() -> Option<[u8; N]> {
+pub(crate) fn random<const N: usize>() -> Option<[u8; N]> {
     let mut bytes = [0; N];
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.secure_random.fill(&mut bytes).ok()?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use vfs_sync_store::Pruned;
@@ -11,10 +12,17 @@ use crate::blobs::reclaim;
 use crate::error::count_blob_error;
 use crate::state::App;
 
+/// Wakes the regular work, for an operator who does not want to wait.
+#[derive(Default)]
+pub(crate) struct Wake {
+    pub(crate) sweep: Notify,
+    pub(crate) prune: Notify,
+}
+
 /// Prunes at every interval until `stop` is cancelled.
 pub(crate) async fn prune_regularly(app: App, stop: CancellationToken) {
     let mut ticks = ticks(app.config.prune_interval);
-    while is_next(&mut ticks, &stop).await {
+    while is_next(&mut ticks, &app.wake.prune, &stop).await {
         prune(&app, &stop).await;
     }
 }
@@ -27,18 +35,22 @@ fn ticks(interval: Duration) -> Interval {
     ticks
 }
 
-/// Waits for the next tick; returns false once `stop` is cancelled.
-async fn is_next(ticks: &mut Interval, stop: &CancellationToken) -> bool {
+/// Waits for the next tick, or for `wake`; returns false once `stop` is cancelled.
+async fn is_next(ticks: &mut Interval, wake: &Notify, stop: &CancellationToken) -> bool {
     tokio::select! {
         biased;
         () = stop.cancelled() => false,
         _ = ticks.tick() => true,
+        () = wake.notified() => true,
     }
 }
 
 /// Removes expired rows, and the remains of unfinished writes in the object store.
 pub(crate) async fn prune(app: &App, stop: &CancellationToken) {
     prune_all(app, stop).await;
+    if let Err(error) = app.store.drop_ended_sessions(app.now()).await {
+        tracing::warn!(%error, "ended sessions of the console were not removed, and will be later");
+    }
     if let Err(error) = reclaim::sweep_temporary(app).await {
         count_blob_error(&error);
     }
@@ -47,7 +59,7 @@ pub(crate) async fn prune(app: &App, stop: &CancellationToken) {
 /// Sweeps at every interval until `stop` is cancelled.
 pub(crate) async fn sweep_regularly(app: App, stop: CancellationToken) {
     let mut ticks = ticks(app.config.sweep_interval);
-    while is_next(&mut ticks, &stop).await {
+    while is_next(&mut ticks, &app.wake.sweep, &stop).await {
         sweep(&app, &stop).await;
     }
 }

@@ -76,12 +76,14 @@ pub(crate) struct Noted {
 
 /// The routes that clients and monitors ask again and again: where they succeed, their lines are for
 /// debugging.
-const POLLED: [&str; 5] = [
+const POLLED: [&str; 7] = [
     "/v1/vfs/crdt/vfs-sync",
     "/v1/vfs/crdt/reconcile",
     "/v1/vfs/crdt/events",
     "/healthz",
     "/readyz",
+    "/v1/vfs/admin/overview",
+    "/v1/vfs/admin/problems",
 ];
 
 /// The log line of a request.

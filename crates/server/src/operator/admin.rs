@@ -44,8 +44,8 @@ fn recorder() -> Option<&'static PrometheusHandle> {
 }
 
 /// Builds the routes of the operator's listener, and starts recording metrics. Without a token it
-/// answers [`metrics`] and whether the server is alive and ready; the rest is the API for operators,
-/// which needs the scope `vfs:admin` here too.
+/// answers [`metrics`], whether the server is alive and ready, and the files of the console; the rest is
+/// the API for operators, which needs the scope `vfs:admin` here too.
 pub(crate) fn router(app: &App) -> Router {
     recorder();
     router::operated(app).merge(Router::new().route("/metrics", get(metrics)))
@@ -64,6 +64,13 @@ pub(crate) async fn keep_up(stop: CancellationToken) {
             _ = ticks.tick() => handle.run_upkeep(),
         }
     }
+}
+
+/// Returns the metrics as Prometheus gets them; nothing if they are not recorded.
+pub(super) fn rendered() -> String {
+    let Some(handle) = recorder() else { return String::new() };
+    handle.run_upkeep();
+    handle.render()
 }
 
 async fn metrics() -> Response {

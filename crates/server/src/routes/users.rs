@@ -89,7 +89,15 @@ pub(crate) async fn list(
     let has_more = found.len() > limit as usize;
     found.truncate(limit as usize);
     audit::note(&app, &admin, "users_listed", &admin, "");
-    let users = found.into_iter().map(|record| view(&app, record, None)).collect();
+    let mut users = Vec::new();
+    for record in found {
+        // Whoever is being deleted is disabled.
+        let deletion = match record.disabled_at {
+            Some(_) => app.store.deletion(&record.user).await?,
+            None => None,
+        };
+        users.push(view(&app, record, deletion.as_ref()));
+    }
     Ok(([NO_STORE], Json(UsersResponse { users, has_more })))
 }
 

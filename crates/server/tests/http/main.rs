@@ -7,6 +7,9 @@ mod auth;
 mod batch;
 mod blobs;
 mod bodies;
+#[cfg(unix)]
+mod browser;
+mod console;
 mod described;
 mod devices;
 mod dots;

@@ -112,6 +112,12 @@ impl Scene {
         Caller { token: Some(token.to_owned()), ..self.nobody() }
     }
 
+    /// Somebody at the operator's listener, with a token or none.
+    pub(crate) fn operator(&self, token: Option<&str>) -> Caller {
+        let url = self.server.admin_url().unwrap();
+        Caller { token: token.map(str::to_owned), url, ..self.nobody() }
+    }
+
     pub(crate) fn nobody(&self) -> Caller {
         Caller { http: self.http.clone(), url: self.server.url(), token: None }
     }

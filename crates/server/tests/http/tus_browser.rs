@@ -5,7 +5,7 @@
 //! `scripts/test` installs.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -22,6 +22,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use vfs_sync_server::ServerConfig;
 use vfs_sync_testkit::TestServer;
+
+use crate::browser::Browser;
 
 const SIZE: usize = 12_345_678;
 /// Bytes of a `PATCH` that pass before the proxy breaks off, and how often it does.
@@ -85,65 +87,11 @@ async fn bound() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-fn in_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.exists())
-}
-
-/// A headless browser, by the WebDriver protocol. It ends with its driver.
-struct Browser {
-    http: reqwest::Client,
-    session: String,
-    _driver: tokio::process::Child,
-}
-
-impl Browser {
-    async fn start(driver: &Path, chromium: &Path) -> Self {
-        let port = bound().await.1.port();
-        let child = tokio::process::Command::new(driver)
-            .arg(format!("--port={port}"))
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let http = reqwest::Client::new();
-        let capabilities = json!({"capabilities": {"alwaysMatch": {"goog:chromeOptions": {
-            "binary": chromium,
-            "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-        }}}});
-        let driver = format!("http://127.0.0.1:{port}/session");
-        for _ in 0..600 {
-            if let Ok(answer) = http.post(&driver).json(&capabilities).send().await {
-                let answer: Value = answer.json().await.unwrap();
-                let id = answer["value"]["sessionId"].as_str();
-                let id = id.unwrap_or_else(|| panic!("no session: {answer}"));
-                let session = format!("{driver}/{id}");
-                return Self { http, session, _driver: child };
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the browser's driver does not start");
-    }
-
-    async fn call(&self, command: &str, body: Value) -> Value {
-        let url = format!("{}/{command}", self.session);
-        let answer = self.http.post(url).json(&body).send().await.unwrap();
-        answer.json::<Value>().await.unwrap()["value"].take()
-    }
-
-    async fn close(self) {
-        let _ = self.http.delete(&self.session).send().await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs Chromium and tus-js-client"]
 async fn a_page_of_another_origin_uploads_behind_a_prefix_and_resumes() {
     let client = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../target/tools/tus/node_modules/tus-js-client/dist/tus.min.js");
-    let driver = in_path("chromedriver").expect("chromedriver is in the path");
-    let chromium = in_path("chromium").expect("chromium is in the path");
     let script = std::fs::read_to_string(&client).expect("tus-js-client is in target/tools");
     let (pages, page) = bound().await;
     let html = include_str!("clients/upload.html");
@@ -165,7 +113,7 @@ async fn a_page_of_another_origin_uploads_behind_a_prefix_and_resumes() {
     serve(listener, Router::new().fallback(forward).with_state(proxy)).await;
 
     let token = server.token("alice");
-    let browser = Browser::start(&driver, &chromium).await;
+    let browser = Browser::start().await;
     let url = format!(
         "http://{page}/?size={SIZE}&token={token}&endpoint=http://{address}/files/v1/vfs/blobs/uploads"
     );

@@ -5,4 +5,5 @@ mod credential;
 mod deletion;
 mod device;
 pub(crate) mod members;
+mod session;
 pub(super) mod user;

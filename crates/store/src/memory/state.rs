@@ -12,6 +12,7 @@ use vfs_sync_core::server::credential::{Credential, SigningKey};
 use vfs_sync_core::server::deletion::Deletion;
 use vfs_sync_core::server::device::Device;
 use vfs_sync_core::server::push::{Accepted, Awaited, Head, Link, Mark, MetadataUsage};
+use vfs_sync_core::server::session::ConsoleSession;
 use vfs_sync_core::server::stage::{BlobStatus, UploadRow, Usage};
 use vfs_sync_core::server::user::UserLimits;
 use vfs_sync_core::time::Timestamp;
@@ -149,6 +150,7 @@ tables! {
     devices: Table<(UserId, ReplicaId), Device>,
     credentials: Table<(UserId, ReplicaId), Credential>,
     signing_keys: Table<String, SigningKey>,
+    sessions: Table<String, ConsoleSession>,
     limits: Table<UserId, UserLimits>,
     // Since when users are disabled.
     disabled: Table<UserId, Timestamp>,

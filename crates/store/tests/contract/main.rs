@@ -24,6 +24,7 @@ mod pushes;
 mod reconcile;
 mod retention;
 mod scene;
+mod sessions;
 mod sharing;
 mod trash;
 mod users;
@@ -182,6 +183,9 @@ mod every {
             of_sign_ins_at_once_one_credential_is_good
             a_user_has_so_many_credentials_and_the_one_unused_longest_goes
             a_key_has_a_successor_in_time_and_goes_a_day_later;
+        sessions:
+            a_session_is_read_listed_and_ended
+            an_item_is_looked_up_with_where_it_hangs;
         examination:
             nothing_is_found_where_all_is_well
             facts_and_the_oldest_rows_are_those_of_the_database;

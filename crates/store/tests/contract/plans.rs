@@ -172,6 +172,11 @@ async fn tour(scene: &Scene) {
         let key = SigningKey { id: id.into(), secret: [1; 32], made_at: now() };
         store.add_signing_key(key, true).await.unwrap();
     }
+    store.begin_session(super::sessions::session("a", 0)).await.unwrap();
+    store.session("a").await.unwrap();
+    store.end_session("a").await.unwrap();
+    store.drop_ended_sessions(now()).await.unwrap();
+    store.any_item(&item).await.unwrap();
     store.admission_generation().await.unwrap();
     store.users(None, 10).await.unwrap();
     store.totals().await.unwrap();

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use vfs_sync_core::runbook::{self, Entry, Kind};
 
-use crate::commands::explain::{entry_json, place};
+use crate::commands::explain::place;
 
 /// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -129,7 +129,7 @@ impl Check {
             "outcome": self.outcome,
             "summary": self.summary,
             "evidence": evidence,
-            "entry": self.entry().map(entry_json),
+            "entry": self.entry().map(Entry::to_json),
             "next": self.next,
         })
     }

@@ -1,7 +1,9 @@
-//! Credentials of devices, and the keys that sign their access tokens.
+//! Credentials of devices, the keys that sign their access tokens, and sessions of the console.
 
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::server::credential::{Credential, SigningKey};
+use vfs_sync_core::server::session::ConsoleSession;
+use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::credential::CredentialId;
 
 use crate::error::Result;
@@ -52,5 +54,35 @@ impl Credentials for MemoryTransaction<'_> {
     async fn drop_signing_key(&mut self, id: &str) -> Result<()> {
         self.state.signing_keys.remove(&id.to_owned());
         Ok(())
+    }
+
+    async fn session(&mut self, id: &str) -> Result<Option<ConsoleSession>> {
+        Ok(self.state.sessions.get(&id.to_owned()).cloned())
+    }
+
+    async fn sessions(&mut self, at_most: u32) -> Result<Vec<ConsoleSession>> {
+        let mut all: Vec<_> = self.state.sessions.rows().values().cloned().collect();
+        all.sort_by_key(|one| std::cmp::Reverse(one.made_at));
+        all.truncate(usize::try_from(at_most).unwrap_or(usize::MAX));
+        Ok(all)
+    }
+
+    async fn put_session(&mut self, session: &ConsoleSession) -> Result<()> {
+        self.state.sessions.put(session.id.clone(), session.clone());
+        Ok(())
+    }
+
+    async fn drop_session(&mut self, id: &str) -> Result<bool> {
+        Ok(self.state.sessions.remove(&id.to_owned()))
+    }
+
+    async fn drop_ended_sessions(&mut self, now: Timestamp, at_most: u32) -> Result<u64> {
+        let ended = self.state.sessions.rows().values().filter(|one| !one.is_open(now));
+        let at_most = usize::try_from(at_most).unwrap_or(usize::MAX);
+        let ended: Vec<String> = ended.take(at_most).map(|one| one.id.clone()).collect();
+        for id in &ended {
+            self.state.sessions.remove(id);
+        }
+        Ok(ended.len() as u64)
     }
 }

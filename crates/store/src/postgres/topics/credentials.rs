@@ -1,7 +1,8 @@
-//! Credentials of devices, and the keys that sign their access tokens.
+//! Credentials of devices, the keys that sign their access tokens, and sessions of the console.
 
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::server::credential::{Credential, SigningKey};
+use vfs_sync_core::server::session::ConsoleSession;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::credential::{CredentialId, SecretHash};
 
@@ -111,4 +112,45 @@ impl Credentials for PostgresTransaction<'_> {
         self.execute("DELETE FROM signing_keys WHERE id = $1", &[&id]).await?;
         Ok(())
     }
+
+    async fn session(&mut self, id: &str) -> Result<Option<ConsoleSession>> {
+        let sql = "SELECT id, made_by, sealed, made_at, expires_at FROM console_sessions \
+             WHERE id = $1";
+        self.query_opt(sql, &[&id]).await?.as_ref().map(session).transpose()
+    }
+
+    async fn sessions(&mut self, at_most: u32) -> Result<Vec<ConsoleSession>> {
+        let sql = "SELECT id, made_by, sealed, made_at, expires_at FROM console_sessions \
+             WHERE made_at >= $1 ORDER BY made_at DESC LIMIT $2";
+        let rows = self.query(sql, &[&i64::MIN, &i64::from(at_most)]).await?;
+        rows.iter().map(session).collect()
+    }
+
+    async fn put_session(&mut self, session: &ConsoleSession) -> Result<()> {
+        let sql = "INSERT INTO console_sessions (id, made_by, sealed, made_at, expires_at) \
+             VALUES ($1, $2, $3, $4, $5)";
+        let (made_at, expires_at) = (session.made_at.as_millis(), session.expires_at.as_millis());
+        let sealed = session.sealed.as_slice();
+        self.execute(sql, &[&session.id, &session.by, &sealed, &made_at, &expires_at]).await?;
+        Ok(())
+    }
+
+    async fn drop_session(&mut self, id: &str) -> Result<bool> {
+        Ok(self.execute("DELETE FROM console_sessions WHERE id = $1", &[&id]).await? > 0)
+    }
+
+    async fn drop_ended_sessions(&mut self, now: Timestamp, at_most: u32) -> Result<u64> {
+        let sql = "DELETE FROM console_sessions WHERE id IN \
+             (SELECT id FROM console_sessions WHERE expires_at <= $1 LIMIT $2)";
+        self.execute(sql, &[&now.as_millis(), &i64::from(at_most)]).await
+    }
+}
+
+fn session(row: &tokio_postgres::Row) -> Result<ConsoleSession> {
+    let id: String = row.try_get(0)?;
+    let columns = Columns { row, table: "console_sessions", key: &id };
+    let sealed: &[u8] = columns.get(2)?;
+    let (by, sealed) = (columns.get(1)?, sealed.to_vec());
+    let (made_at, expires_at) = (columns.time(3)?, columns.time(4)?);
+    Ok(ConsoleSession { by, sealed, made_at, expires_at, id: id.clone() })
 }

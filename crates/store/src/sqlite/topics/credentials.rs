@@ -1,8 +1,9 @@
-//! Credentials of devices, and the keys that sign their access tokens.
+//! Credentials of devices, the keys that sign their access tokens, and sessions of the console.
 
 use rusqlite::params;
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::server::credential::{Credential, SigningKey};
+use vfs_sync_core::server::session::ConsoleSession;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::credential::{CredentialId, SecretHash};
 
@@ -109,4 +110,56 @@ impl Credentials for SqliteTransaction<'_> {
         self.prepare("DELETE FROM signing_keys WHERE id = ?1")?.execute([id])?;
         Ok(())
     }
+
+    async fn session(&mut self, id: &str) -> Result<Option<ConsoleSession>> {
+        let mut select = self.prepare(
+            "SELECT id, made_by, sealed, made_at, expires_at FROM console_sessions WHERE id = ?1",
+        )?;
+        let mut rows = select.query([id])?;
+        rows.next()?.map(session).transpose()
+    }
+
+    async fn sessions(&mut self, at_most: u32) -> Result<Vec<ConsoleSession>> {
+        let mut select = self.prepare(
+            "SELECT id, made_by, sealed, made_at, expires_at FROM console_sessions \
+             WHERE made_at >= ?1 ORDER BY made_at DESC LIMIT ?2",
+        )?;
+        let mut rows = select.query(params![i64::MIN, at_most])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(session(row)?);
+        }
+        Ok(found)
+    }
+
+    async fn put_session(&mut self, session: &ConsoleSession) -> Result<()> {
+        let sql = "INSERT INTO console_sessions (id, made_by, sealed, made_at, expires_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5)";
+        self.prepare(sql)?.execute(params![
+            session.id,
+            session.by,
+            session.sealed,
+            session.made_at.as_millis(),
+            session.expires_at.as_millis(),
+        ])?;
+        Ok(())
+    }
+
+    async fn drop_session(&mut self, id: &str) -> Result<bool> {
+        Ok(self.prepare("DELETE FROM console_sessions WHERE id = ?1")?.execute([id])? > 0)
+    }
+
+    async fn drop_ended_sessions(&mut self, now: Timestamp, at_most: u32) -> Result<u64> {
+        let sql = "DELETE FROM console_sessions WHERE id IN \
+             (SELECT id FROM console_sessions WHERE expires_at <= ?1 LIMIT ?2)";
+        Ok(self.prepare(sql)?.execute(params![now.as_millis(), at_most])? as u64)
+    }
+}
+
+fn session(row: &rusqlite::Row<'_>) -> Result<ConsoleSession> {
+    let id: String = row.get(0)?;
+    let columns = Columns { row, table: "console_sessions", key: &id };
+    let (by, sealed) = (row.get(1)?, columns.bytes(2)?.to_vec());
+    let (made_at, expires_at) = (columns.time(3)?, columns.time(4)?);
+    Ok(ConsoleSession { by, sealed, made_at, expires_at, id: id.clone() })
 }
