@@ -10,6 +10,8 @@ import { devicesTable } from './devices.js';
 const PAGE = 100;
 /** The part of a limit from which a user is near it. */
 const NEAR = 0.9;
+/** The part of a limit below which it is not shown. */
+const FAR = 0.01;
 const LIMITS = [
   ['maxStoredBytes', 'Bytes of contents'],
   ['maxStagedBytes', 'Bytes that are staged'],
@@ -31,9 +33,11 @@ function usage(user, name, show) {
   const used = user[name];
   if (!most) return show(used);
   const part = used / most;
+  // What is far from its limit needs no look.
+  if (part < FAR) return h('span', { title: `of ${show(most)}` }, show(used));
   const near = part >= NEAR;
   return [h('span', { class: near ? 'over' : null }, `${show(used)} of ${show(most)}`), ' ',
-    h('meter', { min: 0, max: 1, high: NEAR, value: Math.min(1, part), 'aria-label': `${percent(part)} of the limit` }),
+    h('meter', { min: 0, max: 1, high: NEAR, optimum: 0, value: Math.min(1, part), 'aria-label': `${percent(part)} of the limit` }),
     near ? h('span', { class: 'condition stuck' }, part >= 1 ? 'at the limit' : 'near the limit') : null];
 }
 

@@ -83,7 +83,7 @@ async fn an_operator_signs_in_sees_what_is_wrong_and_acts() {
     desk.view("Users").await;
     desk.until("[...document.querySelectorAll('tbody tr')].some((row) => row.innerText.includes('carol') && row.innerText.includes('near the limit'))").await;
     desk.click("Limits carol").await;
-    desk.fill("field-maxItems", "2.5").await;
+    desk.fill("field-maxItems", "-1").await;
     desk.click("Limits").await;
     desk.sees("must be a whole number").await;
     desk.fill("field-maxItems", "1000").await;
