@@ -133,7 +133,7 @@ fn admin_routes() -> Vec<Route> {
 
 /// Lists the calls that the console makes besides, which only the operator's listener has.
 fn console_routes() -> Vec<Route> {
-    use console::{SESSIONS, lookup, overview, problems, search, session, stages};
+    use console::{SESSIONS, examination, lookup, overview, problems, search, session, stages};
     vec![
         (SESSIONS, get(session::list).post(session::begin)),
         ("/v1/vfs/admin/sessions/current", get(session::show).delete(session::sign_out)),
@@ -145,6 +145,7 @@ fn console_routes() -> Vec<Route> {
         ("/v1/vfs/admin/search", get(search::search)),
         ("/v1/vfs/admin/items/{itemId}", get(lookup::item)),
         ("/v1/vfs/admin/items/{itemId}/name", get(lookup::item_name)),
+        ("/v1/vfs/admin/users/{userId}/examination", get(examination::examine)),
         ("/v1/vfs/admin/stages", get(stages::list)),
         ("/v1/vfs/admin/stages/{stagingId}/abandon", post(stages::abandon)),
     ]

@@ -6,6 +6,7 @@ import { ago, bytes, count, percent } from '../format.js';
 import { ask } from '../dialog.js';
 import { live } from '../live.js';
 import { devicesTable } from './devices.js';
+import { entry } from './problem.js';
 
 const PAGE = 100;
 /** The part of a limit from which a user is near it. */
@@ -118,9 +119,41 @@ export async function users(main) {
   replace(main, h('h1', { tabindex: '-1' }, 'Users'), h('p', { class: 'filter' }, button('Load again', again)), rows, h('p', {}, more));
 }
 
+const PARTS = ['owned', 'read', 'granted', 'feed', 'states'];
+
+/** Makes the doctor's examination of a user, page by page, in `into`. */
+async function examine(name, into) {
+  const said = h('p', { role: 'status' });
+  replace(into, said);
+  const found = new Map();
+  let examined = 0;
+  for (const part of PARTS) {
+    let next = '';
+    do {
+      const page = await get(`/users/${step(name)}/examination?part=${part}&after=${encodeURIComponent(next)}`);
+      if (!into.isConnected) return;
+      examined += page.examined;
+      for (const one of page.findings) {
+        const known = found.get(one.id) ?? { ...one, count: 0, rows: [] };
+        found.set(one.id, { ...known, count: known.count + one.count, rows: [...known.rows, ...page.malformed].slice(0, 20) });
+      }
+      said.textContent = `${count(examined)} items and entries compared …`;
+      next = page.next;
+    } while (next);
+  }
+  said.textContent = found.size === 0
+    ? `Nothing was found: ${count(examined)} items and entries are what they are derived from.`
+    : `${count(examined)} items and entries were compared.`;
+  into.append(...[...found.values()].map((one) => h('section', { class: 'problem bad' },
+    h('h3', {}, h('span', { class: 'mark' }, 'Problem'), ` ${one.id}: ${count(one.count)} found`),
+    one.id === 'state.rows' ? one.rows.map((row) => h('p', {}, named(row))) : null,
+    entry(one.entry))));
+}
+
 /** Shows one user with the devices. */
 export async function user(main, name) {
   const again = () => user(main, name);
+  const findings = h('div', { class: 'findings' });
   const [found, { devices, nextCursor }] = await Promise.all([get(`/users/${step(name)}`), get(`/devices?userId=${encodeURIComponent(name)}&limit=${PAGE}`)]);
   replace(main,
     h('h1', { tabindex: '-1' }, 'User ', named(found.userId)),
@@ -136,6 +169,9 @@ export async function user(main, name) {
       ['Names and metadata', usage(found, 'registerBytes', bytes)],
     ]),
     h('p', { class: 'actions' }, actions(found, again)),
+    h('h2', {}, 'Doctor'),
+    h('p', { class: 'filter' }, button('Examine', () => examine(found.userId, findings)), h('span', { class: 'hint' }, 'compares levels of access and the feed with what they are derived from; changes nothing')),
+    findings,
     devicesTable('Devices', devices, again),
     nextCursor ? h('p', {}, h('a', { href: `#/devices/${encodeURIComponent(name)}` }, 'All devices')) : null);
 }

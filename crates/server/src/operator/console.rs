@@ -5,6 +5,7 @@
 //! call of the page is one of the API for operators; its cookie stands for the token that was pasted at
 //! the sign-in ([`guard`], [`session`]). No process keeps anything of a session.
 
+pub(crate) mod examination;
 mod files;
 mod guard;
 pub(crate) mod lookup;

@@ -113,6 +113,13 @@ impl Desk {
         self.until(&format!("document.querySelector('#main h1')?.innerText === {name}")).await;
     }
 
+    /// Goes to the view of a user.
+    pub(crate) async fn open_user(&self, user: &str) {
+        self.eval(&format!("location.hash = '#/users/{user}'")).await;
+        self.until(&format!("document.querySelector('#main h1')?.innerText === 'User {user}'"))
+            .await;
+    }
+
     /// Types into whatever has the focus; `\u{e004}` and the like are keys.
     pub(crate) async fn keys(&self, text: &str) {
         let strokes: Vec<Value> = text

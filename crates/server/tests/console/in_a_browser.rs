@@ -116,6 +116,24 @@ async fn an_operator_signs_in_sees_what_is_wrong_and_acts() {
     desk.until("!document.querySelector('.tile button').disabled").await;
     assert_eq!(log::audited("task_run")[0]["what"], "sweep");
 
+    // The doctor's examination of a user.
+    desk.open_user("alice").await;
+    desk.click("Examine").await;
+    desk.sees("Nothing was found: ").await;
+    let database = desk.server.database_file();
+    let file = rusqlite::Connection::open(&database).unwrap();
+    let changed =
+        file.execute("DELETE FROM feed WHERE rowid IN (SELECT rowid FROM feed LIMIT 1)", []);
+    assert_eq!(changed.unwrap(), 1);
+    let carol_or_alice = ["alice", "bob", "carol"];
+    let mut seen = false;
+    for user in carol_or_alice {
+        desk.open_user(user).await;
+        desk.click("Examine").await;
+        desk.until("document.querySelector('.findings p') && !document.querySelector('.findings p').innerText.includes('…')").await;
+        seen |= desk.text(".findings").await.contains("state.feeds: 1 found");
+    }
+    assert!(seen, "an entry that is missing in a feed is found");
     desk.view("Server").await;
     desk.sees("primary: takes writes").await;
     desk.sees("SQLite").await;

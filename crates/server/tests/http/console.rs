@@ -474,6 +474,32 @@ async fn stages_are_listed_and_ended_and_tasks_run() {
 }
 
 #[tokio::test]
+async fn a_user_is_examined_page_by_page() {
+    let scene = scene().await;
+    let alice = scene.user("alice");
+    let item = alice.file(1).await;
+    alice.pull_all().await;
+    let admin = scene.operator(Some(&scene.server.token_with_scope("root", "vfs:admin")));
+    let path = "/v1/vfs/admin/users/alice/examination";
+    for part in ["owned", "read", "granted", "feed", "states"] {
+        let found = admin.get(&format!("{path}?part={part}")).await.ok();
+        assert_eq!(found["findings"], json!([]), "{part}");
+    }
+    assert_eq!(admin.get(&format!("{path}?part=owned")).await.ok()["examined"], 1);
+    let later = admin.get(&format!("{path}?part=owned&after={item}")).await.ok();
+    assert_eq!((&later["examined"], &later["next"]), (&json!(0), &json!(null)));
+    admin.get(&format!("{path}?part=all")).await.refused_field("part");
+    admin.get(&format!("{path}?part=feed&after=x")).await.refused_field("after");
+    admin.get(&format!("{path}?part=owned&after={}", "x".repeat(129))).await.refused_field("after");
+    alice.get(&format!("{path}?part=owned")).await.refused(404, "not_found");
+    scene
+        .operator(Some(&scene.server.token("alice")))
+        .get(&format!("{path}?part=owned"))
+        .await
+        .refused(403, "insufficient_scope");
+}
+
+#[tokio::test]
 async fn the_overview_counts_requests_of_clients() {
     let scene = scene().await;
     let admin = scene.operator(Some(&scene.server.token_with_scope("root", "vfs:admin")));

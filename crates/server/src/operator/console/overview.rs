@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_store::{DatabaseFacts, OldestRows};
 
+use super::session::{CurrentSession, note_look};
 use super::vitals::Vitals;
 use crate::error::ApiError;
 use crate::http::extract::Administrator;
@@ -42,8 +43,10 @@ pub(crate) struct Overview {
 
 pub(crate) async fn overview(
     State(app): State<App>,
-    Administrator(_): Administrator,
+    Administrator(admin): Administrator,
+    session: Option<Extension<CurrentSession>>,
 ) -> Result<Json<Overview>, ApiError> {
+    note_look(&app, &admin, session.as_deref(), "overview_shown");
     let begun = Instant::now();
     app.store.ping().await?;
     let database_millis = begun.elapsed().as_secs_f64() * 1_000.0;
@@ -76,8 +79,9 @@ pub(crate) async fn overview(
 
 pub(crate) async fn database(
     State(app): State<App>,
-    Administrator(_): Administrator,
+    Administrator(admin): Administrator,
 ) -> Result<Json<Value>, ApiError> {
+    audit::note(&app, &admin, "database_shown", &admin, "");
     let DatabaseFacts { product, clock, bytes, unused_bytes, unsafe_settings, server } =
         app.store.database_facts().await?;
     let now = app.now();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::Value;
 use vfs_sync_core::id::{ReplicaId, UserId};
@@ -15,6 +15,7 @@ use vfs_sync_core::server::device::{Condition, DeviceState, KeptReport};
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_core::wire::device::DeviceView;
 
+use super::session::{CurrentSession, note_look};
 use crate::error::ApiError;
 use crate::http::extract::Administrator;
 use crate::state::App;
@@ -99,8 +100,10 @@ fn entry(key: &str) -> Option<Value> {
 
 pub(crate) async fn problems(
     State(app): State<App>,
-    Administrator(_): Administrator,
+    Administrator(admin): Administrator,
+    session: Option<Extension<CurrentSession>>,
 ) -> Result<Json<Problems>, ApiError> {
+    note_look(&app, &admin, session.as_deref(), "problems_shown");
     let devices = recent_devices(&app).await?;
     let now = app.now();
     let of = |wanted: Condition| {

@@ -39,6 +39,19 @@ const ID_BYTES: usize = 16;
 #[derive(Debug, Clone)]
 pub(crate) struct CurrentSession(pub(crate) String);
 
+/// Notes a look at the whole server. Of an open page, which looks again and again, the sign-in is
+/// noted alone.
+pub(super) fn note_look(
+    app: &App,
+    admin: &UserId,
+    by: Option<&CurrentSession>,
+    event: &'static str,
+) {
+    if by.is_none() {
+        audit::note(app, admin, event, admin, "");
+    }
+}
+
 /// The secret of a session, which only the browser has.
 #[derive(Clone, Copy)]
 pub(super) struct SessionSecret([u8; 32]);
@@ -234,10 +247,11 @@ pub(crate) struct SessionsResponse {
 
 pub(crate) async fn list(
     State(app): State<App>,
-    Administrator(_): Administrator,
+    Administrator(admin): Administrator,
     uri: Uri,
     request: Request,
 ) -> Result<Json<SessionsResponse>, ApiError> {
+    audit::note(&app, &admin, "sessions_listed", &admin, "");
     let limit = Query::parse(&uri, &["limit"])?.limit(MAX_SESSIONS, MAX_SESSIONS)?;
     let (now, current) = (app.now(), current(&request).ok());
     let found = app.store.sessions(limit).await?.into_iter();
