@@ -122,8 +122,8 @@ async fn an_operator_signs_in_sees_what_is_wrong_and_acts() {
     desk.sees("Nothing was found: ").await;
     let database = desk.server.database_file();
     let file = rusqlite::Connection::open(&database).unwrap();
-    let changed =
-        file.execute("DELETE FROM feed WHERE rowid IN (SELECT rowid FROM feed LIMIT 1)", []);
+    let changed = file
+        .execute("DELETE FROM feed WHERE (uid, key) IN (SELECT uid, key FROM feed LIMIT 1)", []);
     assert_eq!(changed.unwrap(), 1);
     let carol_or_alice = ["alice", "bob", "carol"];
     let mut seen = false;
