@@ -38,7 +38,7 @@ function usage(user, name, show) {
   if (part < FAR) return h('span', { title: `of ${show(most)}` }, show(used));
   const near = part >= NEAR;
   return [h('span', { class: near ? 'over' : null }, `${show(used)} of ${show(most)}`), ' ',
-    h('meter', { min: 0, max: 1, high: NEAR, optimum: 0, value: Math.min(1, part), 'aria-label': `${percent(part)} of the limit` }),
+    h('meter', { min: 0, max: 1, high: NEAR - 0.001, optimum: 0, value: Math.min(1, part), 'aria-label': `${percent(part)} of the limit` }),
     near ? h('span', { class: 'condition stuck' }, part >= 1 ? 'at the limit' : 'near the limit') : null];
 }
 
