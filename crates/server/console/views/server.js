@@ -40,7 +40,7 @@ export async function server(main) {
       { title: 'Commits wait for it', show: (one) => named(one.syncState) },
       { title: 'Behind', kind: 'number', show: (one) => (one.lagSeconds === null ? 'not known' : duration(one.lagSeconds)) },
     ], found.server.standbys, 'No standby is connected.') : null,
-    h('p', { class: 'hint' }, 'Levels of access, feeds, quotas, contents, keys and settings are examined beside the server: ', h('code', {}, 'vfs-sync admin doctor --data DIR'), ', see docs/doctor.md.'),
+    h('p', { class: 'hint' }, 'A user’s levels of access and feed are examined in Users; all users, quotas, contents, keys and settings beside the server: ', h('code', {}, 'vfs-sync admin doctor --data DIR'), ', see docs/doctor.md.'),
     h('h2', {}, 'Process'),
     facts([
       ['Version', version],

@@ -24,7 +24,7 @@ const NAMED: usize = 20;
 /// Bytes of the place after which a page begins.
 const MAX_AFTER_BYTES: usize = 128;
 
-/// What a page found of one check of the doctor.
+/// The result of one check of the doctor on a page.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Finding {
