@@ -33,6 +33,15 @@ fn route_of(path: &str) -> Option<(&'static str, &'static Map<String, Value>)> {
     routes().filter(|(route, _)| fits(route)).min_by_key(|(route, _)| route.matches('{').count())
 }
 
+/// Returns whether the operator's listener alone has a route.
+pub(crate) fn is_of_operators(methods: &Map<String, Value>) -> bool {
+    let says = |one: &Value| one["description"].as_str().is_some_and(|text| text.ends_with(ALONE));
+    methods.values().any(says)
+}
+
+/// The end of the description of a call that the public listener does not have.
+const ALONE: &str = "The operator's listener alone has this call.";
+
 /// An answer, as far as the document describes it.
 pub(crate) struct Seen<'a> {
     pub(crate) method: &'a str,
@@ -61,6 +70,9 @@ pub(crate) fn undocumented(seen: &Seen<'_>) -> Option<String> {
     };
     // A last step that is empty is no parameter.
     if path.ends_with('/') && is_error(404, "not_found") {
+        return None;
+    }
+    if is_of_operators(methods) && is_error(404, "not_found") {
         return None;
     }
     let Some(operation) = methods.get(&method.to_ascii_lowercase()) else {

@@ -67,11 +67,11 @@ fn harden(headers: &mut HeaderMap) {
 }
 
 async fn enter(app: &App, request: &mut Request) -> Result<(), ApiError> {
-    if request.method() == Method::POST && request.uri().path() == SESSIONS {
-        check_page(app, request)?;
-        return app.rates.sign_in(address_of(app, request));
-    }
     if request.headers().contains_key(AUTHORIZATION) {
+        if request.method() == Method::POST && request.uri().path() == SESSIONS {
+            check_page(app, request)?;
+            app.rates.sign_in(address_of(app, request))?;
+        }
         return Ok(());
     }
     let host = host_of(request).unwrap_or_default();
