@@ -81,6 +81,9 @@ impl ClientConfig {
         if self.batch_max_bytes > MAX_INLINE_BLOB_BYTES as u64 {
             return invalid("batch_max_bytes must be at most 1 MiB");
         }
+        if self.interval.is_zero() || self.live_interval.is_zero() {
+            return invalid("interval and live_interval must be above zero");
+        }
         if self.backoff.0.is_zero() || self.backoff.0 > self.backoff.1 {
             return invalid("backoff must rise from above zero");
         }
