@@ -20,7 +20,7 @@ use vfs_sync_client::{
 use crate::call::{self, Read, Remote, Stream, Write};
 use crate::content::{ContentReader, ContentWriter, PutOptions};
 use crate::environment::CountedEnvironment;
-use crate::runtime::{Cancellation, blocking, detached, guarded, spawned, turn};
+use crate::runtime::{Cancellation, blocking, detached, forked, guarded, spawned, turn};
 use crate::stream::{Feeds, Subscription, Violations};
 use crate::transport::{Adapter, ForeignTransport};
 use crate::{Error, Result};
@@ -155,6 +155,16 @@ struct Inner {
     writes: Arc<tokio::sync::Mutex<()>>,
     calls: TaskTracker,
     closed: CancellationToken,
+    /// Held by the call that closes the client.
+    closing: tokio::sync::Mutex<()>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if forked() {
+            std::mem::forget(lock(&self.client).take());
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -214,6 +224,7 @@ impl Client {
                 writes: Arc::default(),
                 calls: TaskTracker::new(),
                 closed: CancellationToken::new(),
+                closing: tokio::sync::Mutex::default(),
             }),
         })
     }
@@ -245,14 +256,10 @@ impl Client {
     /// # Errors
     /// Those of the call.
     pub fn read(&self, json: &str) -> Result<String> {
-        Ok(self.read_call(call::parse(json)?)?.to_string())
+        self.read_call(call::parse(json)?)
     }
 
-    /// Makes a call that reads the replica.
-    ///
-    /// # Errors
-    /// Those of the call.
-    pub fn read_call(&self, call: Read) -> Result<Value> {
+    fn read_call(&self, call: Read) -> Result<String> {
         guarded(|| calls::read(&self.client()?, call))
     }
 
@@ -262,16 +269,9 @@ impl Client {
     /// # Errors
     /// Those of the call.
     pub fn write(&self, json: &str) -> impl Future<Output = Result<String>> + Send + use<> {
-        let done = call::parse(json).map(|call| self.write_call(call));
+        let write = |call: Write| self.in_turn(|client| calls::write(&client, call));
+        let done = call::parse(json).map(write);
         async move { Ok(done?.await?.to_string()) }
-    }
-
-    /// Makes a call that writes the replica.
-    ///
-    /// # Errors
-    /// Those of the call.
-    pub fn write_call(&self, call: Write) -> impl Future<Output = Result<Value>> + Send + use<> {
-        self.in_turn(|client| calls::write(&client, call))
     }
 
     /// Runs blocking work after all writes before it.
@@ -284,22 +284,12 @@ impl Client {
     ) -> impl Future<Output = Result<T>> + Send + use<T, F> {
         let client = self.client();
         let turn = turn(&self.inner.writes);
-        // A write finishes if nobody waits for it any more, and the tracker has `close` wait for it.
-        let (done, result) = tokio::sync::oneshot::channel();
-        let write = self.inner.calls.track_future(async move {
+        // The tracker has `close` wait for a write that nobody waits for any more.
+        to_the_end(self.inner.calls.track_future(async move {
             let client = client?;
             let _turn = turn.await;
             blocking(move || work(client)).await
-        });
-        let begun = detached(async move {
-            // Nobody may wait any more.
-            let _ = done.send(write.await);
-        });
-        async move {
-            begun?;
-            let lost = |_| Error::new(crate::ErrorCode::Panicked, "the write panicked");
-            result.await.map_err(lost)?
-        }
+        }))
     }
 
     /// Makes a call that may need the server; JSON goes in and comes out.
@@ -311,21 +301,11 @@ impl Client {
         json: &str,
         cancel: Option<Cancellation>,
     ) -> impl Future<Output = Result<String>> + Send + use<> {
-        let done = call::parse(json).map(|call| self.run_call(call, cancel));
-        async move { Ok(done?.await?.to_string()) }
-    }
-
-    /// Makes a call that may need the server.
-    ///
-    /// # Errors
-    /// Those of the call, and [`crate::ErrorCode::Cancelled`].
-    pub fn run_call(
-        &self,
-        call: Remote,
-        cancel: Option<Cancellation>,
-    ) -> impl Future<Output = Result<Value>> + Send + use<> {
         let client = self.client();
-        self.tracked(cancel, async move { calls::run(client?, call).await })
+        let run =
+            |call: Remote| self.tracked(cancel, async move { calls::run(client?, call).await });
+        let done = call::parse(json).map(run);
+        async move { done?.await }
     }
 
     /// Opens a stream; its JSON names it.
@@ -415,13 +395,14 @@ impl Client {
     }
 
     /// Closes the client: ends calls and streams, finishes writes and background work, and releases
-    /// the replica. Closing a closed client does nothing.
+    /// the replica, even if the future is dropped. Each of several calls returns after that.
     ///
     /// # Errors
     /// None at present but a panic.
     pub fn close(&self) -> impl Future<Output = Result<()>> + Send + use<> {
         let inner = Arc::clone(&self.inner);
-        spawned(async move {
+        to_the_end(async move {
+            let _turn = inner.closing.lock().await;
             let client = lock(&inner.client).take();
             inner.closed.cancel();
             inner.calls.close();
@@ -439,6 +420,22 @@ impl Client {
             }
             Ok(())
         })
+    }
+}
+
+/// Runs `work` now and to its end, whether or not anybody waits for the result.
+fn to_the_end<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
+    work: F,
+) -> impl Future<Output = Result<T>> + Send + use<T, F> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    let begun = detached(async move {
+        // Nobody may wait any more.
+        let _ = done.send(work.await);
+    });
+    async move {
+        begun?;
+        let lost = |_| Error::new(crate::ErrorCode::Panicked, "the call panicked");
+        result.await.map_err(lost)?
     }
 }
 

@@ -9,7 +9,7 @@ use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::{DraftContent, SyncClient, TakenContent};
 
-use crate::runtime::{blocking, detached, spawned, turn};
+use crate::runtime::{blocking, detached, forked, spawned, turn};
 use crate::{Client, Error, ErrorCode, Result, call, value};
 
 /// The greatest number of bytes that a reader returns at a time.
@@ -67,7 +67,15 @@ pub struct ContentReader {
     digest: String,
     /// The rest of the bytes; `None` while a chunk is being read, and after a failure.
     source: Arc<Mutex<Option<Source>>>,
-    _content: vfs_sync_client::LocalContent,
+    content: Option<vfs_sync_client::LocalContent>,
+}
+
+impl Drop for ContentReader {
+    fn drop(&mut self) {
+        if forked() {
+            std::mem::forget(self.content.take());
+        }
+    }
 }
 
 impl ContentReader {
@@ -90,7 +98,7 @@ impl ContentReader {
         };
         let source = Arc::new(Mutex::new(Some(content.reader()? as Source)));
         let (size, digest) = (content.size(), content.digest().to_string());
-        Ok(Self { size, digest, source, _content: content })
+        Ok(Self { size, digest, source, content: Some(content) })
     }
 
     /// Returns the size of the content in bytes.
@@ -144,6 +152,14 @@ pub struct ContentWriter {
     options: PutOptions,
     /// The bytes so far; `None` after the end, and after a failure.
     draft: Draft,
+}
+
+impl Drop for ContentWriter {
+    fn drop(&mut self) {
+        if let (true, Ok(mut draft)) = (forked(), self.draft.try_lock()) {
+            std::mem::forget(draft.take());
+        }
+    }
 }
 
 fn finished() -> Error {

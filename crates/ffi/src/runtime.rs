@@ -20,7 +20,7 @@ use page as here;
 use threads as here;
 
 pub use here::{Task, spawn};
-pub(crate) use here::{blocking, detached, guarded, spawned};
+pub(crate) use here::{blocking, detached, forked, guarded, spawned};
 
 /// Takes a turn at a lock now, and not when the future is polled first: turns have the order of the
 /// calls.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{
@@ -19,9 +19,10 @@ use crate::{Error, Result, value};
 /// The number of violations that are kept: the latest ones.
 const VIOLATIONS_KEPT: usize = 10_000;
 
-type Values = BoxStream<'static, Result<Value>>;
+/// Values as JSON text.
+type Values = BoxStream<'static, Result<String>>;
 /// A read that does not keep the client open.
-pub(crate) type Reading = Box<dyn Fn(Read) -> Result<Value> + Send + Sync>;
+pub(crate) type Reading = Box<dyn Fn(Read) -> Result<String> + Send + Sync>;
 /// A query that does not keep the client open.
 pub(crate) type Finding = Arc<dyn Fn(&Query) -> Result<Vec<Node>> + Send + Sync>;
 
@@ -96,15 +97,15 @@ impl Feeds {
             Stream::Changes {} => received(client.tree_changes(), |change: TreeChange| {
                 Some(value::tree_change(&change))
             }),
-            Stream::Events {} => {
-                received(client.subscribe(), |event: ChangeEvent| value::event(&event))
-            }
+            Stream::Events {} => received(client.subscribe(), |event: ChangeEvent| {
+                value::event(&event).map(|event| event.to_string())
+            }),
             Stream::Progress {} => {
                 let progress = self.progress.subscribe();
                 Box::pin(futures::stream::unfold(progress, |mut progress| async move {
                     progress.changed().await.ok()?;
                     let value = value::progress(&progress.borrow_and_update());
-                    Some((Ok(value), progress))
+                    Some((Ok(value.to_string()), progress))
                 }))
             }
             Stream::SyncState {} => {
@@ -112,7 +113,7 @@ impl Feeds {
                 let ticks = [
                     ticks(client.connection()),
                     ticks(client.tree_version()),
-                    received(client.subscribe(), |_| Some(Value::Null)),
+                    received(client.subscribe(), |_| Some(String::new())),
                 ];
                 distinct(ticks, move || read(Read::SyncState {}))?
             }
@@ -132,21 +133,21 @@ impl Feeds {
 fn ticks<T: Send + Sync + 'static>(changes: watch::Receiver<T>) -> Values {
     Box::pin(futures::stream::unfold(changes, |mut changes| async move {
         changes.changed().await.ok()?;
-        Some((Ok(Value::Null), changes))
+        Some((Ok(String::new()), changes))
     }))
 }
 
 /// Returns what arrives on a channel; a gap is `{"type": "missed", "count": …}`.
 fn received<T: Clone + Send + 'static>(
     channel: broadcast::Receiver<T>,
-    value: impl Fn(T) -> Option<Value> + Send + Sync + Copy + 'static,
+    value: impl Fn(T) -> Option<String> + Send + Sync + Copy + 'static,
 ) -> Values {
     let all = futures::stream::unfold(channel, move |mut channel| async move {
         loop {
             let value = match channel.recv().await {
                 Ok(one) => value(one),
                 Err(broadcast::error::RecvError::Lagged(count)) => {
-                    Some(json!({ "type": "missed", "count": count }))
+                    Some(json!({ "type": "missed", "count": count }).to_string())
                 }
                 Err(broadcast::error::RecvError::Closed) => return None,
             };
@@ -161,7 +162,7 @@ fn received<T: Clone + Send + 'static>(
 /// Reads a value at first and after ticks, and returns it where it differs from the one before.
 fn distinct<const N: usize>(
     ticks: [Values; N],
-    read: impl Fn() -> Result<Value> + Send + 'static,
+    read: impl Fn() -> Result<String> + Send + 'static,
 ) -> Result<Values> {
     let first = read()?;
     let ticks = futures::stream::select_all(ticks).ready_chunks(1_024);
@@ -230,7 +231,7 @@ impl Subscription {
             tokio::select! {
                 biased;
                 () = closed.cancelled() => Ok(None),
-                value = next => value.transpose().map(|value| value.map(|value| value.to_string())),
+                value = next => value.transpose(),
             }
         };
         spawned(cancel.unwrap_or_default().over(next))

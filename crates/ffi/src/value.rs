@@ -1,100 +1,23 @@
 //! The client's values as JSON, with the names that every language uses.
 
+mod item;
+
+use serde::Serialize;
 use serde_json::{Value, json};
 use vfs_sync_client::core::client::offer::Offered;
 use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::wire::Version;
 use vfs_sync_client::{
-    ChangeEvent, Child, Connection, Connectivity, Grant, ItemChange, LostEntry, Node, Outstanding,
-    PollingReason, Progress, QueryCursor, QueuedOp, QueuedState, Reader, RejectedOp,
-    RejectedUpload, ResultChange, ShownItem, Status, StopReason, StoredContent, SyncReport,
-    Trashed, TreeChange, TreeEntry, WaitingUpload,
+    ChangeEvent, Connection, Connectivity, Grant, LostEntry, Outstanding, PollingReason, Progress,
+    QueuedOp, QueuedState, Reader, RejectedOp, RejectedUpload, Status, StopReason, StoredContent,
+    SyncReport, Trashed, WaitingUpload,
 };
 
-pub(crate) fn node(node: &Node) -> Value {
-    let content = node.content.as_ref().map(|content| {
-        json!({
-            "blobId": content.blob_id, "size": content.size, "digest": content.digest,
-            "contentType": content.content_type,
-        })
-    });
-    json!({
-        "id": node.id, "owner": node.owner, "type": node.object_type, "name": node.name,
-        "metadata": node.metadata, "encrypted": node.encrypted, "createdAt": node.created_at,
-        "modifiedAt": node.modified_at(), "accessLevel": node.access_level, "content": content,
-        "pending": node.pending,
-    })
-}
+pub(crate) use item::{children, entries, found, node, result_change, tree_change};
 
-/// Adds fields to the JSON of an item.
-fn node_with(item: &Node, fields: Value) -> Value {
-    let mut json = node(item);
-    if let (Value::Object(json), Value::Object(fields)) = (&mut json, fields) {
-        json.extend(fields);
-    }
-    json
-}
-
-pub(crate) fn child(child: &Child) -> Value {
-    node_with(&child.node, json!({ "shownName": child.name, "shortcut": child.shortcut }))
-}
-
-pub(crate) fn nodes(all: &[Node]) -> Value {
-    all.iter().map(node).collect()
-}
-
-/// Returns a page of a query, with the place after which the next one begins.
-pub(crate) fn found(page: &[Node]) -> Value {
-    let next = page.last().map(|last| {
-        let place = QueryCursor::of(last);
-        json!({ "name": place.name, "modifiedAt": place.modified_at, "id": place.id })
-    });
-    json!({ "items": nodes(page), "next": next })
-}
-
-pub(crate) fn result_change(change: &ResultChange) -> Value {
-    json!({
-        "added": nodes(&change.added), "changed": nodes(&change.changed),
-        "removed": change.removed, "order": change.order,
-    })
-}
-
-pub(crate) fn children(all: &[Child]) -> Value {
-    all.iter().map(child).collect()
-}
-
-pub(crate) fn entry(entry: &TreeEntry) -> Value {
-    node_with(
-        &entry.node,
-        json!({
-            "path": entry.path, "depth": entry.depth, "parent": entry.parent,
-            "shortcut": entry.shortcut, "linkedAgain": entry.linked_again,
-        }),
-    )
-}
-
-fn shown(item: Option<&ShownItem>) -> Value {
-    item.map_or(Value::Null, |item| {
-        node_with(&item.node, json!({ "path": item.path, "parents": item.parents }))
-    })
-}
-
-pub(crate) fn tree_change(change: &TreeChange) -> Value {
-    match change {
-        TreeChange::Rebuilt => json!({ "type": "rebuilt" }),
-        TreeChange::Item(change) => {
-            let ItemChange { id, before, after, local } = &**change;
-            let kind = match (before, after) {
-                (None, _) => "appeared",
-                (_, None) => "went",
-                _ => "changed",
-            };
-            json!({
-                "type": kind, "id": id, "local": local, "before": shown(before.as_ref()),
-                "after": shown(after.as_ref()),
-            })
-        }
-    }
+/// Writes a value as JSON.
+pub(crate) fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("all keys are text, and all numbers finite")
 }
 
 fn stop(reason: Option<&StopReason>) -> Value {

@@ -202,6 +202,22 @@ async fn a_closed_client_ends_its_streams_and_releases_the_replica() {
     }
 }
 
+#[tokio::test]
+async fn closing_goes_on_if_nobody_waits_and_each_call_returns_after_the_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || options(json!({ "user": "alice", "directory": dir.path() }));
+    let foreign = || Server::Foreign(Arc::new(Odd(AtomicUsize::new(0), "never")));
+    for _ in 0..30 {
+        let client = Client::open(options(), foreign()).await.unwrap();
+        run(&client, "startBackground").await.unwrap();
+        drop(client.close()); // as a task that is cancelled
+        let (first, second) = (client.close(), client.close());
+        drop(first);
+        second.await.unwrap();
+    }
+    Client::open(options(), foreign()).await.unwrap().close().await.unwrap();
+}
+
 /// Takes what a stream has, without waiting for more.
 trait Ready {
     async fn now_or_never_ready(self) -> Option<String>;

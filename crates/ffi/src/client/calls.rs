@@ -9,31 +9,36 @@ use crate::call::{Edit, MAX_LISTED, Read, Remote, Write};
 use crate::runtime::blocking;
 use crate::{Result, value};
 
-pub(super) fn read(client: &SyncClient, call: Read) -> Result<Value> {
+pub(super) fn read(client: &SyncClient, call: Read) -> Result<String> {
     let at_most = |limit: usize| limit.min(MAX_LISTED);
-    Ok(match call {
+    let value: Value = match call {
+        Read::Node { item } => {
+            return Ok(client
+                .node(&item)?
+                .map_or_else(|| "null".into(), |node| value::node(&node)));
+        }
+        Read::Children { parent } => {
+            return Ok(value::children(&client.children(parent.as_ref())?));
+        }
+        Read::Resolve { path } => return Ok(value::node(&client.resolve(&path)?)),
+        Read::Walk { root, owner, limit } => {
+            let entries: std::result::Result<Vec<_>, _> = match owner {
+                None => client.walk(root.as_ref())?.take(at_most(limit)).collect(),
+                Some(owner) => client.walk_shared(&owner)?.take(at_most(limit)).collect(),
+            };
+            return Ok(value::entries(&entries?));
+        }
+        Read::SharedBy { owner } => return Ok(value::children(&client.shared_by(&owner)?)),
+        Read::SharedWithMe {} => return Ok(value::children(&client.sharing().with_me()?)),
         Read::User {} => json!(client.user()),
         Read::ClientId {} => json!(client.client_id()),
         Read::Device {} => json!(client.device()),
         Read::NewItemId {} => json!(client.new_item_id()),
         Read::Status {} => value::status(&client.status()?),
         Read::SyncState {} => value::sync_state(&client.status()?, &client.queue().outstanding()?),
-        Read::Node { item } => client.node(&item)?.map_or(Value::Null, |node| value::node(&node)),
-        Read::Children { parent } => value::children(&client.children(parent.as_ref())?),
-        Read::Resolve { path } => value::node(&client.resolve(&path)?),
         Read::PathOf { item } => json!(client.path_of(&item)?),
         Read::ParentsOf { item } => json!(client.parents_of(&item)?),
-        Read::Walk { root, owner: None, limit } => {
-            let walk = client.walk(root.as_ref())?.take(at_most(limit));
-            walk.map(|entry| Ok(value::entry(&entry?))).collect::<Result<Value>>()?
-        }
-        Read::Walk { owner: Some(owner), limit, .. } => {
-            let walk = client.walk_shared(&owner)?.take(at_most(limit));
-            walk.map(|entry| Ok(value::entry(&entry?))).collect::<Result<Value>>()?
-        }
         Read::SharedOwners {} => json!(client.shared_owners()?),
-        Read::SharedBy { owner } => value::children(&client.shared_by(&owner)?),
-        Read::SharedWithMe {} => value::children(&client.sharing().with_me()?),
         Read::Grants { item } => client.sharing().grants(&item)?.iter().map(value::grant).collect(),
         Read::Audience { item } => {
             client.sharing().audience(&item)?.iter().map(value::reader).collect()
@@ -65,7 +70,8 @@ pub(super) fn read(client: &SyncClient, call: Read) -> Result<Value> {
             client.export_state(StateExport { redact }, &mut bytes)?;
             json!(String::from_utf8_lossy(&bytes))
         }
-    })
+    };
+    Ok(value.to_string())
 }
 
 pub(super) fn write(client: &SyncClient, call: Write) -> Result<Value> {
@@ -157,8 +163,8 @@ fn add(client: &SyncClient, batch: &mut Batch<'_>, edit: Edit) -> Result<Value> 
     Ok(Value::Null)
 }
 
-pub(super) async fn run(client: SyncClient, call: Remote) -> Result<Value> {
-    Ok(match call {
+pub(super) async fn run(client: SyncClient, call: Remote) -> Result<String> {
+    let value = match call {
         Remote::Sync {} => value::report(&client.sync().await?),
         Remote::Flush {} => value::report(&client.flush().await?),
         Remote::Pull {} => value::report(&client.pull().await?),
@@ -185,7 +191,7 @@ pub(super) async fn run(client: SyncClient, call: Remote) -> Result<Value> {
             let query = Query::try_from(*query)?;
             // The first query of a replica makes an index of it.
             let found = blocking(move || Ok(client.find(&query)?)).await?;
-            value::found(&found)
+            return Ok(value::found(&found));
         }
         Remote::Versions { item } => {
             client.contents().versions(&item).await?.iter().map(value::version).collect()
@@ -199,5 +205,6 @@ pub(super) async fn run(client: SyncClient, call: Remote) -> Result<Value> {
             let emptied = client.trash().empty().await?;
             json!({ "purged": emptied.purged, "ofOthers": emptied.of_others })
         }
-    })
+    };
+    Ok(value.to_string())
 }

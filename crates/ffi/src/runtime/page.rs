@@ -7,6 +7,11 @@ use wasm_bindgen_futures::spawn_local;
 
 use crate::Result;
 
+/// Returns false: a page does not fork.
+pub(crate) const fn forked() -> bool {
+    false
+}
+
 /// Runs `work` at once.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()

@@ -11,17 +11,37 @@ use crate::{Error, ErrorCode, Result};
 /// The threads that run calls; disk work has threads of its own.
 const WORKERS: usize = 2;
 
+struct Threads {
+    runtime: std::result::Result<Runtime, String>,
+    /// The process that has the threads.
+    process: u32,
+}
+
+static THREADS: OnceLock<Threads> = OnceLock::new();
+
 fn runtime() -> Result<&'static Runtime> {
-    static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
-    let made = RUNTIME.get_or_init(|| {
+    let threads = THREADS.get_or_init(|| {
         let mut builder = Builder::new_multi_thread();
         builder.worker_threads(WORKERS).thread_name("vfs-sync").enable_all();
-        builder.build().map_err(|error| error.to_string())
+        let runtime = builder.build().map_err(|error| error.to_string());
+        Threads { runtime, process: std::process::id() }
     });
+    if threads.process != std::process::id() {
+        return Err(Error::invalid(
+            "the process was forked after it had used a client: start it anew instead of forking \
+             it, or use the first client after the fork",
+        ));
+    }
     let failed = |reason: &String| {
         Error::new(ErrorCode::Storage, format!("cannot start the threads of the client: {reason}"))
     };
-    made.as_ref().map_err(failed)
+    threads.runtime.as_ref().map_err(failed)
+}
+
+/// Returns true in a child that `fork` made of a process with clients. The threads are missing there,
+/// and the open files are the parent's: a clean-up in the child would damage what the parent uses.
+pub(crate) fn forked() -> bool {
+    THREADS.get().is_some_and(|threads| threads.process != std::process::id())
 }
 
 /// Runs `work` on the caller's thread, within the runtime; a panic becomes an error.
