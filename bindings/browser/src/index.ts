@@ -10,7 +10,7 @@ import { fetchCallback } from './fetch.js';
 
 export * from '../../node/src/client.js';
 export * from '../../node/src/errors.js';
-export { Content, ContentWriter, Subscription } from '../../node/src/stream.js';
+export { Content, ContentWriter, Subscription, type Bytes } from '../../node/src/stream.js';
 export type {
   CallKind,
   TokenSource,

@@ -1,6 +1,15 @@
-import { violationOf, type NativeFailure, type Violation } from './errors.js';
-import { cancellable, checked, native, settled, type NativeClient } from './native.js';
-import { Content, ContentWriter, Subscription } from './stream.js';
+import { invalid, violationOf, type NativeFailure, type Violation } from './errors.js';
+import {
+  bytesOf,
+  cancellable,
+  checked,
+  editJson,
+  jsonOf,
+  native,
+  settled,
+  type NativeClient,
+} from './native.js';
+import { Content, ContentWriter, Subscription, type Bytes } from './stream.js';
 import { tokenCallback, transportCallback, type TokenSource, type Transport } from './transport.js';
 import type {
   AccessLevel,
@@ -38,7 +47,7 @@ import type {
 /** The options of a call that can be cancelled. */
 export interface Cancellable {
   /** Cancels the call at its next step; it then fails with the signal's reason. */
-  readonly signal?: AbortSignal | undefined;
+  readonly signal?: AbortSignal | null | undefined;
 }
 
 /** The options of {@link Client.open}. */
@@ -100,7 +109,9 @@ function creation(type: ObjectType, name: string, options: CreateOptions = {}): 
 }
 
 function instant(time: Date | string): string {
-  return typeof time === 'string' ? time : time.toISOString();
+  if (typeof time === 'string') return time;
+  if (time instanceof Date && !Number.isNaN(time.getTime())) return time.toISOString();
+  throw invalid('`modifiedAt` is neither a valid Date nor text');
 }
 
 /** Calls of the native client, with JSON values. */
@@ -112,11 +123,12 @@ class Calls {
   }
 
   read<T>(call: Call): T {
-    return JSON.parse(checked(() => this.native.read(JSON.stringify(call)))) as T;
+    return JSON.parse(checked(() => this.native.read(jsonOf(call)))) as T;
   }
 
   async write<T>(call: Call): Promise<T> {
-    return JSON.parse(await settled(() => this.native.write(JSON.stringify(call)))) as T;
+    const json = editJson(call);
+    return JSON.parse(await settled(() => this.native.write(json))) as T;
   }
 
   async edit<T>(edit: Edit): Promise<T> {
@@ -125,12 +137,12 @@ class Calls {
   }
 
   async run<T>(call: Call, options?: Cancellable): Promise<T> {
-    const json = JSON.stringify(call);
+    const json = jsonOf(call);
     return JSON.parse(await cancellable(options?.signal, (cancel) => this.native.run(json, cancel))) as T;
   }
 
   subscribe<T>(stream: Readonly<Record<string, unknown>>, options?: Cancellable): Subscription<T> {
-    const subscription = checked(() => this.native.subscribe(JSON.stringify(stream)));
+    const subscription = checked(() => this.native.subscribe(jsonOf(stream)));
     return new Subscription<T>(subscription, options?.signal);
   }
 }
@@ -169,7 +181,7 @@ export class Client implements AsyncDisposable {
     const { token, transport, ...rest } = options;
     const client = await settled(async () =>
       (await native()).open(
-        JSON.stringify(rest),
+        jsonOf(rest),
         token === undefined ? undefined : tokenCallback(token),
         transport === undefined ? undefined : transportCallback(transport),
       ),
@@ -333,10 +345,23 @@ export class Client implements AsyncDisposable {
     return this.#calls.write({ call: 'moveByCopy', item, name, parent: options.parent ?? null });
   }
 
-  /** Makes the edits that `make` adds to a batch in one transaction: all of them, or none. */
+  /**
+   * Makes the edits that `make` adds to a batch in one transaction: all of them, or none. `make` is
+   * not asynchronous: what it reads stays true until the edits are made.
+   */
   async transaction<T>(make: (batch: Batch) => T): Promise<T> {
     const batch = new Batch(() => this.newItemId());
-    const result = make(batch);
+    let result: T;
+    try {
+      result = make(batch);
+    } finally {
+      batch.end();
+    }
+    if (typeof (result as { then?: unknown } | null | undefined)?.then === 'function') {
+      // Nobody else waits for it.
+      void Promise.resolve(result).catch(() => undefined);
+      throw invalid('the function of a transaction is asynchronous: wait before the transaction');
+    }
     await this.#calls.write({ call: 'edit', edits: batch.edits });
     return result;
   }
@@ -452,6 +477,7 @@ export class Client implements AsyncDisposable {
 /** Several edits that enter the queue together. Later ones may use items that earlier ones create. */
 export class Batch {
   readonly #newId: () => string;
+  #open = true;
   /** @internal */
   readonly edits: Edit[] = [];
 
@@ -463,7 +489,7 @@ export class Batch {
   /** Creates an item; returns its id. */
   create(type: ObjectType, name: string, options: CreateOptions = {}): string {
     const id = options.id ?? this.#newId();
-    this.edits.push(creation(type, name, { ...options, id }));
+    this.#add(creation(type, name, { ...options, id }));
     return id;
   }
 
@@ -513,7 +539,13 @@ export class Batch {
     return this.#add({ edit: 'unshare', item, principal });
   }
 
+  /** Refuses further edits. @internal */
+  end(): void {
+    this.#open = false;
+  }
+
   #add(edit: Edit): this {
+    if (!this.#open) throw invalid('the transaction has ended: add edits before its function returns');
     this.edits.push(edit);
     return this;
   }
@@ -555,7 +587,7 @@ export class Item {
     return this.#client.delete(this.id, options);
   }
 
-  put(bytes: Uint8Array | string, options?: PutOptions): Promise<StoredContent> {
+  put(bytes: Bytes, options?: PutOptions): Promise<StoredContent> {
     return this.#client.contents.put(this.id, bytes, options);
   }
 
@@ -595,12 +627,12 @@ export class Contents {
 
   static #options(item: string, options: PutOptions = {}): string {
     const { modifiedAt } = options;
-    return JSON.stringify({ item, ...(modifiedAt === undefined ? {} : { modifiedAt: instant(modifiedAt) }) });
+    return jsonOf({ item, ...(modifiedAt === undefined ? {} : { modifiedAt: instant(modifiedAt) }) });
   }
 
   /** Stores a content for an item, durably; the next sync uploads it. Text is stored as UTF-8. */
-  async put(item: string, bytes: Uint8Array | string, options?: PutOptions): Promise<StoredContent> {
-    const data = typeof bytes === 'string' ? new TextEncoder().encode(bytes) : new Uint8Array(bytes);
+  async put(item: string, bytes: Bytes, options?: PutOptions): Promise<StoredContent> {
+    const data = bytesOf(bytes);
     const json = await settled(async () => this.#calls.native.put(Contents.#options(item, options), data));
     return JSON.parse(json) as StoredContent;
   }
@@ -613,7 +645,7 @@ export class Contents {
   /** Stores the chunks of a stream, in bounded memory; a stream that fails leaves nothing. */
   async putStream(
     item: string,
-    chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+    chunks: AsyncIterable<Bytes> | Iterable<Bytes>,
     options?: PutOptions,
   ): Promise<StoredContent> {
     await using writer = this.writer(item, options);

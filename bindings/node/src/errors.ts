@@ -117,6 +117,11 @@ export class GuardrailViolationError extends VfsSyncError {
   }
 }
 
+/** Makes the error of an argument that is not valid. @internal */
+export function invalid(message: string): VfsSyncError {
+  return new VfsSyncError('invalid', message);
+}
+
 /** @internal */
 export function violationOf(failure: NativeFailure): Violation {
   const signature = failure.signature ?? 'hydrate:hydrateGuardrailViolation';
@@ -132,9 +137,11 @@ export function converted(thrown: unknown): unknown {
   try {
     failure = JSON.parse(thrown.message) as NativeFailure;
   } catch {
-    // A wrong argument type is a TypeError of the host; anything else is a bug of the native part.
-    if (thrown instanceof TypeError || 'code' in thrown && thrown.code !== 'GenericFailure') {
-      return thrown;
+    // Arguments of a wrong type are noticed where they enter the native part: by a TypeError, or by a
+    // code of Node-API such as `StringExpected`. Anything else is a bug of the native part.
+    const { code } = thrown as { code?: unknown };
+    if (thrown instanceof TypeError || (code !== undefined && code !== 'GenericFailure')) {
+      return invalid(`an argument is not valid: ${thrown.message}`);
     }
     return new VfsSyncError('panicked', thrown.message);
   }

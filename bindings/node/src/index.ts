@@ -6,7 +6,7 @@ provide(async () => addon);
 
 export * from './client.js';
 export * from './errors.js';
-export { Content, ContentWriter, Subscription } from './stream.js';
+export { Content, ContentWriter, Subscription, type Bytes } from './stream.js';
 export type {
   CallKind,
   TokenSource,

@@ -1,4 +1,4 @@
-import { converted } from './errors.js';
+import { converted, invalid, VfsSyncError } from './errors.js';
 
 /** @internal */
 export interface NativeCancellation {
@@ -97,12 +97,56 @@ export async function settled<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
+/** Makes JSON of a value that was made for it. @internal */
+export function jsonOf(value: unknown, replacer?: (key: string, value: unknown) => unknown): string {
+  try {
+    return JSON.stringify(value, replacer);
+  } catch (thrown) {
+    if (thrown instanceof VfsSyncError || !(thrown instanceof Error)) throw thrown;
+    throw invalid(`the call is not valid: ${thrown.message}`);
+  }
+}
+
+/** What JSON would leave out, or store as something else. */
+function kept(key: string, value: unknown): unknown {
+  const kind = typeof value;
+  const whole =
+    value === null || kind === 'string' || kind === 'boolean' ||
+    (kind === 'number' ? Number.isFinite(value) : kind === 'object' && plain(value as object));
+  if (whole) return value;
+  const shown = kind === 'object' ? Object.prototype.toString.call(value) : String(value);
+  throw invalid(`the call is not valid: \`${key}\` is ${shown}, which JSON cannot hold`);
+}
+
+function plain(value: object): boolean {
+  const tag = Object.prototype.toString.call(value);
+  return tag === '[object Object]' || tag === '[object Array]';
+}
+
+/** Makes JSON of an edit, and refuses what would not come back as it went in. @internal */
+export function editJson(value: unknown): string {
+  return jsonOf(value, kept);
+}
+
+const ENCODER = new TextEncoder();
+
+/** Returns the bytes to store, without a copy. Text is stored as UTF-8. @internal */
+export function bytesOf(data: unknown): Uint8Array {
+  if (typeof data === 'string') return ENCODER.encode(data);
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  const tag = Object.prototype.toString.call(data);
+  if (tag === '[object ArrayBuffer]') return new Uint8Array(data as ArrayBuffer);
+  const hint = tag === '[object Blob]' || tag === '[object File]' ? ': await its arrayBuffer()' : '';
+  throw invalid(`a content is text, an ArrayBuffer or a view of one, and not ${tag}${hint}`);
+}
+
 /** Runs a call that a signal may cancel; then it fails with the signal's reason. @internal */
 export async function cancellable<T>(
-  signal: AbortSignal | undefined,
+  signal: AbortSignal | null | undefined,
   call: (cancel?: NativeCancellation) => Promise<T>,
 ): Promise<T> {
-  if (signal === undefined) return settled(() => call());
+  if (signal == null) return settled(() => call());
+  if (typeof signal.throwIfAborted !== 'function') throw invalid('`signal` is not an AbortSignal');
   signal.throwIfAborted();
   const cancel = new loaded!.NativeCancellation();
   const abort = (): void => cancel.cancel();

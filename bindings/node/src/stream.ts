@@ -1,5 +1,11 @@
-import { cancellable, type NativeReader, type NativeSubscription, type NativeWriter } from './native.js';
-import { settled } from './native.js';
+import {
+  bytesOf,
+  cancellable,
+  settled,
+  type NativeReader,
+  type NativeSubscription,
+  type NativeWriter,
+} from './native.js';
 import type { StoredContent } from './types.js';
 
 /**
@@ -8,13 +14,13 @@ import type { StoredContent } from './types.js';
  */
 export class Subscription<T> implements AsyncIterableIterator<T>, Disposable, AsyncDisposable {
   readonly #native: NativeSubscription;
-  readonly #signal: AbortSignal | undefined;
+  readonly #signal: AbortSignal | null | undefined;
   readonly #map: (value: unknown) => T;
 
   /** @internal */
   constructor(
     native: NativeSubscription,
-    signal?: AbortSignal,
+    signal?: AbortSignal | null,
     map: (value: unknown) => T = (value) => value as T,
   ) {
     this.#native = native;
@@ -52,16 +58,19 @@ export class Subscription<T> implements AsyncIterableIterator<T>, Disposable, As
   }
 }
 
+/** Bytes to store, or text to store as UTF-8. */
+export type Bytes = string | ArrayBuffer | ArrayBufferView;
+
 /** The number of bytes that are read at a time. */
 const CHUNK = 256 * 1024;
 
 /** A content of an item. It is read once, as a stream of chunks or as a whole. */
 export class Content implements AsyncIterable<Uint8Array<ArrayBuffer>> {
   readonly #native: NativeReader;
-  readonly #signal: AbortSignal | undefined;
+  readonly #signal: AbortSignal | null | undefined;
 
   /** @internal */
-  constructor(native: NativeReader, signal?: AbortSignal) {
+  constructor(native: NativeReader, signal?: AbortSignal | null) {
     this.#native = native;
     this.#signal = signal;
   }
@@ -114,9 +123,9 @@ export class ContentWriter implements AsyncDisposable {
     this.#native = native;
   }
 
-  /** Writes the next bytes; resolves when there is room for more. */
-  async write(bytes: Uint8Array): Promise<void> {
-    await settled(() => this.#native.write(bytes));
+  /** Writes the next bytes; resolves when there is room for more. Text is written as UTF-8. */
+  async write(bytes: Bytes): Promise<void> {
+    await settled(async () => this.#native.write(bytesOf(bytes)));
   }
 
   /** Queues the content: from then on it is durable, and shown. */

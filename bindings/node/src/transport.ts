@@ -1,4 +1,4 @@
-import { converted, VfsSyncError } from './errors.js';
+import { converted, invalid, VfsSyncError } from './errors.js';
 import { settled, type PendingCall, type PendingToken } from './native.js';
 
 /** The name of a call to the server. */
@@ -64,6 +64,9 @@ function reasonOf(thrown: unknown): string {
 
 /** @internal */
 export function tokenCallback(source: TokenSource): (pending: PendingToken) => void {
+  if (typeof source !== 'string' && typeof source !== 'function') {
+    throw invalid('`token` is neither a string nor a function');
+  }
   return (pending) => {
     void (async () => {
       try {
@@ -79,6 +82,7 @@ export function tokenCallback(source: TokenSource): (pending: PendingToken) => v
 
 /** @internal */
 export function transportCallback(transport: Transport): (pending: PendingCall) => void {
+  if (typeof transport?.call !== 'function') throw invalid('`transport` has no function `call`');
   return (pending) => {
     void (async () => {
       try {
