@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use vfs_sync_ffi::{ForeignAnswer, ForeignCall, ForeignTransport, TokenProvider};
 
@@ -84,7 +85,7 @@ impl Calls {
     }
 }
 
-type Answer = (u16, String, Option<Vec<u8>>, Option<f64>);
+type Answer = (u16, String, Option<PyBackedBytes>, Option<f64>);
 
 #[async_trait]
 impl ForeignTransport for Calls {
@@ -92,6 +93,6 @@ impl ForeignTransport for Calls {
         let callback = Arc::clone(&self.0);
         let (status, body, data, retry_after): Answer =
             python(move |py| callback.call1(py, (PyCall { call },))?.extract(py)).await?;
-        Ok(ForeignAnswer { status, body, data: data.map(Into::into), retry_after })
+        Ok(ForeignAnswer { status, body, data: data.map(|data| data.to_vec().into()), retry_after })
     }
 }

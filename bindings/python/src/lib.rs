@@ -80,9 +80,9 @@ impl NativeClient {
         serde_json::to_string(&all).unwrap_or_default()
     }
 
-    fn put(&self, options: &str, bytes: Vec<u8>) -> PyResult<Operation> {
+    fn put(&self, options: &str, bytes: &[u8]) -> PyResult<Operation> {
         let options = PutOptions::parse(options).map_err(raised)?;
-        let putting = self.inner.put(options, bytes);
+        let putting = self.inner.put(options, bytes.to_vec());
         Ok(Operation::new(async move { Ok(Output::Text(putting.await?.to_string())) }))
     }
 
@@ -158,8 +158,8 @@ struct NativeWriter {
 
 #[pymethods]
 impl NativeWriter {
-    fn write(&self, bytes: Vec<u8>) -> Operation {
-        let writing = self.inner.write(bytes);
+    fn write(&self, bytes: &[u8]) -> Operation {
+        let writing = self.inner.write(bytes.to_vec());
         Operation::new(async move { writing.await.map(|()| Output::None) })
     }
 

@@ -7,6 +7,7 @@ import gc
 import os
 import pathlib
 import resource
+import sys
 import tempfile
 import threading
 import unittest
@@ -16,7 +17,7 @@ import vfs_sync
 from scripted import Scripted
 from vfs_sync import AsyncClient, Client, TransportAnswer, TransportCall, VfsSyncError
 
-CALLS = int(os.environ.get("VFS_SYNC_TEST_CALLS", 100_000))
+CALLS = int(os.environ.get("VFS_SYNC_TEST_CALLS", 50_000))
 SLACK_KIB = 24 * 1024
 
 
@@ -117,12 +118,35 @@ class Blocking(unittest.TestCase):
                     client.children()
                 with client.changes(), self.assertRaises(VfsSyncError):
                     client.resolve("/nowhere")
+                with self.assertRaises(VfsSyncError):
+                    client.rename("unknown", "x")
                 client.writer(item).abort()
                 self.assertEqual(len(client.read(item).read()), 1_000)
+                self.assertEqual(len(client.find(limit=10).items), 1)
+                with client.watch(limit=10) as results:
+                    next(results)
                 if count % 10 == 0:
                     client.pull()
+                    asyncio.run(self.comes_and_goes(count))
             gc.collect()
-            self.assertLess(resident_kib() - before, SLACK_KIB)
+            grown = resident_kib() - before
+            print(f"{resident_kib() // 1024} MiB resident, {grown} KiB more than after the first fifth", file=sys.stderr)
+            self.assertLess(grown, SLACK_KIB)
+
+    async def comes_and_goes(self, count: int) -> None:
+        """Opens a client, which is not always closed, with calls that are cancelled at one await or another."""
+        other = await AsyncClient.open(user="alice", transport=Scripted())
+        note = await other.create("note", "n", metadata={"stars": 5})
+        await other.put(note, b"text")
+        await other.transaction(lambda batch: batch.rename(note, "m"))
+        calls = [asyncio.create_task(call) for call in (other.sync(), other.find(), anext(other.changes()))]
+        for _ in range(count // 10 % 5):
+            await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        if count % 20 == 0:
+            await other.close()
 
     def test_handles_are_dropped_in_any_order(self) -> None:
         for count in range(30):

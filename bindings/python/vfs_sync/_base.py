@@ -2,16 +2,92 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+from datetime import datetime, timezone
 from typing import Any, Callable, Mapping, Optional, Union
 
 from . import _native
-from .errors import Violation, checked, violation_of
-from .values import Child, Grant, Node, Outstanding, Status, SyncState, TransportAnswer, TreeEntry, decode
+from .errors import Violation, checked, invalid, violation_of
+from .values import (
+    CacheUsage,
+    Child,
+    Grant,
+    HeldUpload,
+    LostChange,
+    Node,
+    Outstanding,
+    Principal,
+    QueuedOperation,
+    Reader,
+    RejectedOperation,
+    Status,
+    SyncState,
+    Trashed,
+    TransportAnswer,
+    TreeEntry,
+    decode,
+)
 
 Path = Union[str, "os.PathLike[str]"]
 TokenSource = Union[str, Callable[[bool], str]]
+Time = Union[str, datetime]
+"""A time as RFC 3339, or a `datetime`; one without a time zone is local time."""
+PrincipalLike = Union[Principal, Mapping[str, str]]
+"""A `Principal`, or `{"kind": "user", "id": "bob"}`."""
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_MAX_INT = 2**64 - 1
+_MIN_INT = -(2**63)
+
+
+def encode(value: Any) -> str:
+    """Makes JSON of a call."""
+    try:
+        return _ENCODER.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise invalid(f"the call is not valid: {error}") from None
+
+
+def metadata_form(metadata: Optional[Mapping[str, Any]]) -> dict[str, Any]:
+    """Checks that metadata comes back as it went in."""
+    form = dict(metadata or {})
+    _check(form, 0)
+    return form
+
+
+def _check(value: Any, depth: int) -> None:
+    if depth > 128:
+        raise invalid("the metadata is nested too deeply")
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise invalid(f"a key of metadata is text, and not {key!r}")
+            _check(each, depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            _check(each, depth + 1)
+    elif isinstance(value, int) and not _MIN_INT <= value <= _MAX_INT:
+        raise invalid(f"the number in the metadata has more than 64 bits: {value:#x}"[:200])
+
+
+def time_form(time: Optional[Time]) -> Any:
+    if not isinstance(time, datetime):
+        return time
+    utc = time.astimezone(timezone.utc)
+    return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def principal_form(principal: PrincipalLike) -> dict[str, Any]:
+    if isinstance(principal, Principal):
+        return {"kind": principal.kind, "id": principal.id}
+    return dict(principal)
+
+
+def bytes_of(data: Any) -> bytes:
+    """Returns the bytes of anything that has some; a number has none."""
+    return data if isinstance(data, bytes) else memoryview(data).tobytes()
 
 
 class TransportCall:
@@ -33,8 +109,15 @@ Transport = Callable[[TransportCall], TransportAnswer]
 
 
 def _transport(transport: Transport) -> Callable[[_native.PyCall], Any]:
+    if not callable(transport):
+        raise invalid("`transport` cannot be called")
+
     def call(native: _native.PyCall) -> Any:
         answer = transport(TransportCall(native))
+        if not isinstance(answer, TransportAnswer):
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise TypeError(f"the transport returned {type(answer).__name__}, and not a TransportAnswer")
         body = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
         return answer.status, body, answer.data, answer.retry_after
 
@@ -56,9 +139,11 @@ def opening(
     if isinstance(token, str):
         text = token
         source = lambda refresh: text  # noqa: E731
-    else:
+    elif token is None or callable(token):
         source = token
-    return checked(_native.open, json.dumps(given), source, transport and _transport(transport))
+    else:
+        raise invalid("`token` is neither text nor a function")
+    return checked(_native.open, encode(given), source, None if transport is None else _transport(transport))
 
 
 _OPTIONS = {
@@ -78,16 +163,24 @@ _OPTIONS = {
     "test": "test",
 }
 
+_QUERY = {"name_prefix": "namePrefix", "modified_since": "modifiedSince", "sort_by": "sortBy"}
+
 
 def query_form(query: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"name_prefix": "namePrefix", "modified_since": "modifiedSince", "sort_by": "sortBy"}
-    return {names.get(key, key): value for key, value in query.items() if value is not None}
+    form = {_QUERY.get(key, key): value for key, value in query.items() if value is not None}
+    if "modifiedSince" in form:
+        form["modifiedSince"] = time_form(form["modifiedSince"])
+    return form
+
+
+def put_form(item: str, modified_at: Optional[Time]) -> str:
+    return encode({"item": item} if modified_at is None else {"item": item, "modifiedAt": time_form(modified_at)})
 
 
 def create_edit(
     type: str, name: str, parent: Optional[str], metadata: Optional[Mapping[str, Any]], id: Optional[str]
 ) -> dict[str, Any]:
-    edit = {"edit": "create", "type": type, "name": name, "parent": parent, "metadata": metadata or {}}
+    edit = {"edit": "create", "type": type, "name": name, "parent": parent, "metadata": metadata_form(metadata)}
     return edit if id is None else {**edit, "id": id}
 
 
@@ -96,7 +189,13 @@ class Batch:
 
     def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
+        self._open = True
         self.edits: list[dict[str, Any]] = []
+
+    def _add(self, edit: dict[str, Any]) -> None:
+        if not self._open:
+            raise invalid("the transaction has ended: add edits before its function returns")
+        self.edits.append(edit)
 
     def create(
         self,
@@ -108,42 +207,60 @@ class Batch:
         id: Optional[str] = None,
     ) -> str:
         """Creates an item; returns its id."""
-        made = id or self._new_id()
-        self.edits.append(create_edit(type, name, parent, metadata, made))
+        made = self._new_id() if id is None else id
+        self._add(create_edit(type, name, parent, metadata, made))
         return made
 
-    def create_folder(self, name: str, *, parent: Optional[str] = None) -> str:
-        return self.create("folder", name, parent=parent)
+    def create_folder(
+        self, name: str, *, parent: Optional[str] = None, metadata: Optional[Mapping[str, Any]] = None
+    ) -> str:
+        return self.create("folder", name, parent=parent, metadata=metadata)
 
-    def create_file(self, name: str, *, parent: Optional[str] = None) -> str:
-        return self.create("file", name, parent=parent)
+    def create_file(
+        self, name: str, *, parent: Optional[str] = None, metadata: Optional[Mapping[str, Any]] = None
+    ) -> str:
+        return self.create("file", name, parent=parent, metadata=metadata)
 
     def rename(self, item: str, name: str) -> None:
-        self.edits.append({"edit": "rename", "item": item, "name": name})
+        self._add({"edit": "rename", "item": item, "name": name})
 
     def move(self, item: str, parent: Optional[str]) -> None:
-        self.edits.append({"edit": "move", "item": item, "parent": parent})
+        self._add({"edit": "move", "item": item, "parent": parent})
 
     def link(self, item: str, parent: str) -> None:
-        self.edits.append({"edit": "link", "item": item, "parent": parent})
+        self._add({"edit": "link", "item": item, "parent": parent})
 
     def unlink(self, item: str, parent: str) -> None:
-        self.edits.append({"edit": "unlink", "item": item, "parent": parent})
+        self._add({"edit": "unlink", "item": item, "parent": parent})
 
     def delete(self, item: str, *, recursive: bool = False) -> None:
-        self.edits.append({"edit": "delete", "item": item, "recursive": recursive})
+        self._add({"edit": "delete", "item": item, "recursive": recursive})
 
     def set_metadata(self, item: str, metadata: Mapping[str, Any]) -> None:
-        self.edits.append({"edit": "setMetadata", "item": item, "metadata": dict(metadata)})
+        self._add({"edit": "setMetadata", "item": item, "metadata": metadata_form(metadata)})
 
-    def touch(self, item: str, modified_at: str) -> None:
-        self.edits.append({"edit": "touch", "item": item, "modifiedAt": modified_at})
+    def touch(self, item: str, modified_at: Time) -> None:
+        self._add({"edit": "touch", "item": item, "modifiedAt": time_form(modified_at)})
 
-    def share(self, item: str, principal: Mapping[str, str], level: str) -> None:
-        self.edits.append({"edit": "share", "item": item, "principal": dict(principal), "level": level})
+    def share(self, item: str, principal: PrincipalLike, level: str) -> None:
+        self._add({"edit": "share", "item": item, "principal": principal_form(principal), "level": level})
 
-    def unshare(self, item: str, principal: Mapping[str, str]) -> None:
-        self.edits.append({"edit": "unshare", "item": item, "principal": dict(principal)})
+    def unshare(self, item: str, principal: PrincipalLike) -> None:
+        self._add({"edit": "unshare", "item": item, "principal": principal_form(principal)})
+
+
+def batch_of(make: Callable[[Batch], Any], new_id: Callable[[], str]) -> tuple[Any, list[dict[str, Any]]]:
+    """Returns the result of `make`, and the edits that it adds to a batch."""
+    batch = Batch(new_id)
+    try:
+        result = make(batch)
+    finally:
+        batch._open = False
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise invalid("the function of a transaction is asynchronous: wait before the transaction")
+    return result, batch.edits
 
 
 class Reads:
@@ -152,7 +269,7 @@ class Reads:
     _native: _native.NativeClient
 
     def _read(self, call: str, **arguments: Any) -> Any:
-        return json.loads(checked(self._native.read, json.dumps({"call": call, **arguments})))
+        return json.loads(checked(self._native.read, encode({"call": call, **arguments})))
 
     @property
     def user(self) -> str:
@@ -164,6 +281,11 @@ class Reads:
         """The id of this replica."""
         return self._read("clientId")
 
+    @property
+    def device(self) -> str:
+        """The name of this device in the names of conflicted copies."""
+        return self._read("device")
+
     def new_item_id(self) -> str:
         """Makes a new item id."""
         return self._read("newItemId")
@@ -173,7 +295,7 @@ class Reads:
         return decode(Status, self._read("status"))
 
     def sync_state(self) -> SyncState:
-        """Returns the state of synchronisation."""
+        """Returns the state of synchronisation; `sync_states` returns each change of it."""
         return decode(SyncState, self._read("syncState"))
 
     def node(self, item: str) -> Optional[Node]:
@@ -192,9 +314,22 @@ class Reads:
         """Returns a path of an item."""
         return self._read("pathOf", item=item)
 
+    def parents_of(self, item: str) -> list[str]:
+        """Returns the containers of an item, by id."""
+        return self._read("parentsOf", item=item)
+
     def walk(self, root: Optional[str] = None, *, owner: Optional[str] = None, limit: int = 10_000) -> list[TreeEntry]:
-        """Returns the items under a container, containers before their children."""
+        """Returns the items under a container, containers before their children: at most `limit`, which is
+        at most 100,000. `owner` walks what another user shares."""
         return decode(list[TreeEntry], self._read("walk", root=root, owner=owner, limit=limit))
+
+    def shared_owners(self) -> list[str]:
+        """Lists the other users who share something with this one."""
+        return self._read("sharedOwners")
+
+    def shared_by(self, owner: str) -> list[Child]:
+        """Lists what a user shares with this one."""
+        return decode(list[Child], self._read("sharedBy", owner=owner))
 
     def shared_with_me(self) -> list[Child]:
         """Lists everything that others share with this user."""
@@ -204,13 +339,45 @@ class Reads:
         """Lists the grants on an item itself."""
         return decode(list[Grant], self._read("grants", item=item))
 
+    def audience(self, item: str) -> list[Reader]:
+        """Lists who may read an item."""
+        return decode(list[Reader], self._read("audience", item=item))
+
+    def may_delete(self, item: str) -> bool:
+        """Returns whether this user may delete an item."""
+        return self._read("mayDelete", item=item)
+
     def outstanding(self) -> Outstanding:
         """Counts the work that is still to be sent, and the rejected work."""
         return decode(Outstanding, self._read("outstanding"))
 
-    def rejected(self) -> list[Mapping[str, Any]]:
+    def operations(self, *, limit: int = 10_000) -> list[QueuedOperation]:
+        """Lists the queued operations, in order."""
+        return decode(list[QueuedOperation], self._read("operations", limit=limit))
+
+    def rejected(self, *, limit: int = 10_000) -> list[RejectedOperation]:
         """Lists the rejected operations, the oldest first."""
-        return self._read("rejected")
+        return decode(list[RejectedOperation], self._read("rejected", limit=limit))
+
+    def rejected_uploads(self) -> list[HeldUpload]:
+        """Lists the contents whose upload was rejected for good; their bytes are kept."""
+        return decode(list[HeldUpload], self._read("rejectedUploads"))
+
+    def waiting_uploads(self) -> list[HeldUpload]:
+        """Lists the contents that the server could not take at the last attempt."""
+        return decode(list[HeldUpload], self._read("waitingUploads"))
+
+    def lost(self, *, after: int = 0, limit: int = 10_000) -> list[LostChange]:
+        """Lists the changes after a number that a restored server lost."""
+        return decode(list[LostChange], self._read("lost", after=after, limit=limit))
+
+    def pending_trash(self) -> list[Trashed]:
+        """Lists the deletions that are still queued."""
+        return decode(list[Trashed], self._read("pendingTrash"))
+
+    def cache_usage(self) -> CacheUsage:
+        """Returns the size of the content cache."""
+        return decode(CacheUsage, self._read("cacheUsage"))
 
     def export_state(self, *, redact: bool = False) -> str:
         """Returns the replica's state as canonical JSON: the same text if nothing changed."""

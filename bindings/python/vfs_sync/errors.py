@@ -4,11 +4,49 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, TypeVar
+from typing import Any, Callable, Literal, Mapping, TypeVar
 
 from . import _native
 
 T = TypeVar("T")
+
+ErrorCode = Literal[
+    "violation",
+    "network",
+    "unauthorized",
+    "wrongUser",
+    "rematerializationRequired",
+    "writeIdsAhead",
+    "tooLarge",
+    "invalidAddress",
+    "refused",
+    "malformedResponse",
+    "unknownItem",
+    "unknownPath",
+    "cycle",
+    "changed",
+    "notPermitted",
+    "otherTree",
+    "invalid",
+    "noContent",
+    "wrongContent",
+    "notDeclined",
+    "unknownRejected",
+    "inUse",
+    "newerReplica",
+    "olderReplica",
+    "corruptReplica",
+    "replicaExists",
+    "noReplica",
+    "storage",
+    "io",
+    "stopped",
+    "restoredDuringRebuild",
+    "cancelled",
+    "closed",
+    "panicked",
+]
+"""The kind of a `VfsSyncError`."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +67,27 @@ class VfsSyncError(Exception):
     name; `transient` is true if the same call may succeed later without intervention.
     """
 
-    def __init__(self, code: str, message: str, details: Mapping[str, Any], transient: bool) -> None:
+    def __init__(
+        self, code: ErrorCode, message: str, details: Mapping[str, Any] = {}, transient: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.details = details
         self.transient = transient
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, str(self), self.details, self.transient)
 
 
 class GuardrailViolationError(VfsSyncError):
     """A call that ended in a violated guardrail. The client has stopped, and applied nothing of it."""
 
     def __init__(self, violation: Violation) -> None:
-        super().__init__("violation", violation.message, violation.details, False)
+        super().__init__("violation", violation.message, violation.details)
         self.violation = violation
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.violation,)
 
     @property
     def signature(self) -> str:
@@ -51,6 +97,11 @@ class GuardrailViolationError(VfsSyncError):
     @property
     def stage(self) -> str:
         return self.violation.stage
+
+
+def invalid(message: str) -> VfsSyncError:
+    """Makes the error of an argument that is not valid."""
+    return VfsSyncError("invalid", message)
 
 
 def violation_of(failure: Mapping[str, Any]) -> Violation:

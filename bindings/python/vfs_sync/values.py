@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import dataclass
-from typing import Any, Mapping, TypeVar
+from typing import Any, Callable, Mapping, Optional
 
-T = TypeVar("T")
-_DECODERS: dict[type, list[tuple[str, str, Any]]] = {}
+Decoder = Callable[[Any], Any]
+_DECODERS: dict[Any, Optional[Decoder]] = {}
 
 
 def _camel(name: str) -> str:
@@ -16,26 +16,50 @@ def _camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
+def _decoder(kind: Any) -> Optional[Decoder]:
+    """Makes the conversion from JSON to a type; `None` if the JSON is the value."""
+    if kind in _DECODERS:
+        return _DECODERS[kind]
+    made: Optional[Decoder] = None
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is list:
+        made = _list(_decoder(arguments[0]))
+    elif type(None) in arguments:
+        made = _decoder(next(one for one in arguments if one is not type(None)))
+    elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        made = _record(kind)
+    _DECODERS[kind] = made
+    return made
+
+
+def _list(each: Optional[Decoder]) -> Optional[Decoder]:
+    return None if each is None else lambda values: [each(value) for value in values]
+
+
+def _record(kind: type) -> Decoder:
+    hints = typing.get_type_hints(kind)
+    names = [(field.name, _camel(field.name)) for field in dataclasses.fields(kind)]
+    nested = [(name, made) for name, _ in names if (made := _decoder(hints[name])) is not None]
+
+    def decode_record(value: Mapping[str, Any]) -> Any:
+        # The constructor of a frozen class would set the fields one after another, slowly.
+        record: Any = object.__new__(kind)
+        fields = record.__dict__
+        get = value.get
+        for name, key in names:
+            fields[name] = get(key)
+        for name, made in nested:
+            if fields[name] is not None:
+                fields[name] = made(fields[name])
+        return record
+
+    return decode_record
+
+
 def decode(kind: Any, value: Any) -> Any:
     """Converts JSON to a value of a type: a dataclass, a list, something optional, or what it is."""
-    if value is None or kind is Any:
-        return value
-    origin = typing.get_origin(kind)
-    if origin is list:
-        (each,) = typing.get_args(kind)
-        return [decode(each, one) for one in value]
-    if origin is not None and type(None) in typing.get_args(kind):
-        (some,) = (one for one in typing.get_args(kind) if one is not type(None))
-        return decode(some, value)
-    if not dataclasses.is_dataclass(kind):
-        return value
-    assert isinstance(kind, type)
-    fields = _DECODERS.get(kind)
-    if fields is None:
-        hints = typing.get_type_hints(kind)
-        fields = [(field.name, _camel(field.name), hints[field.name]) for field in dataclasses.fields(kind)]
-        _DECODERS[kind] = fields
-    return kind(**{name: decode(hint, value.get(key)) for name, key, hint in fields})
+    made = None if value is None else _decoder(kind)
+    return value if made is None else made(value)
 
 
 @dataclass(frozen=True)
@@ -53,7 +77,7 @@ class NodeContent:
     blob_id: str
     size: int
     digest: str
-    content_type: typing.Optional[str]
+    content_type: Optional[str]
 
 
 @dataclass(frozen=True)
@@ -63,13 +87,13 @@ class Node:
     id: str
     owner: str
     type: str
-    name: typing.Optional[str]
+    name: Optional[str]
     metadata: Mapping[str, Any]
-    encrypted: typing.Optional[Mapping[str, Any]]
+    encrypted: Optional[Mapping[str, Any]]
     created_at: str
     modified_at: str
     access_level: str
-    content: typing.Optional[NodeContent]
+    content: Optional[NodeContent]
     pending: bool
 
 
@@ -87,9 +111,9 @@ class TreeEntry(Node):
 
     path: str
     depth: int
-    parent: typing.Optional[str]
+    parent: Optional[str]
     shortcut: bool
-    linked_again: typing.Optional[str]
+    linked_again: Optional[str]
 
 
 @dataclass(frozen=True)
@@ -106,11 +130,23 @@ class TreeChange:
     `count` changes were missed because the reader was too slow."""
 
     type: str
-    id: typing.Optional[str]
-    local: typing.Optional[bool]
-    before: typing.Optional[ShownItem]
-    after: typing.Optional[ShownItem]
-    count: typing.Optional[int]
+    id: Optional[str]
+    local: Optional[bool]
+    before: Optional[ShownItem]
+    after: Optional[ShownItem]
+    count: Optional[int]
+
+
+@dataclass(frozen=True)
+class StopReason:
+    """The reason why background work stopped or pauses. `signature` is the `stage:code` of a violation, or
+    the code of a fatal answer; `oldest_available` is the oldest position that the server can serve, if
+    rematerialising would help."""
+
+    signature: str
+    message: str
+    details: Optional[Mapping[str, Any]]
+    oldest_available: Optional[str]
 
 
 @dataclass(frozen=True)
@@ -136,10 +172,10 @@ class Outstanding:
 
     pending: int
     uploads: int
-    waiting: typing.Optional[str]
+    waiting: Optional[str]
     rejected: int
     rejected_uploads: int
-    refused: typing.Optional[str]
+    refused: Optional[str]
     lost: int
 
 
@@ -148,12 +184,12 @@ class SyncState(Outstanding):
     """The state of synchronisation. `connection` is `unknown`, `online`, `live`, `polling` or `offline`."""
 
     connection: str
-    offline_since: typing.Optional[str]
-    polling_reason: typing.Optional[str]
-    last_in_step_at: typing.Optional[str]
+    offline_since: Optional[str]
+    polling_reason: Optional[str]
+    last_in_step_at: Optional[str]
     running: bool
-    stopped: typing.Optional[Mapping[str, Any]]
-    paused: typing.Optional[Mapping[str, Any]]
+    stopped: Optional[StopReason]
+    paused: Optional[StopReason]
 
 
 @dataclass(frozen=True)
@@ -163,7 +199,7 @@ class Status:
     client_id: str
     user: str
     server: str
-    cursor: typing.Optional[str]
+    cursor: Optional[str]
     last_reconciled_write_ids: Mapping[str, int]
     pending: int
     acknowledged: int
@@ -172,8 +208,8 @@ class Status:
     rejected_uploads: int
     lost: int
     items: int
-    stopped: typing.Optional[Mapping[str, Any]]
-    paused: typing.Optional[Mapping[str, Any]]
+    stopped: Optional[StopReason]
+    paused: Optional[StopReason]
     running: bool
 
 
@@ -191,7 +227,7 @@ class Found:
     """A page of the result of a query; `next` is the place after which the next page begins."""
 
     items: list[Node]
-    next: typing.Optional[Mapping[str, Any]]
+    next: Optional[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -214,10 +250,146 @@ class Grant:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A principal that may read an item; `through` is the item with the grant."""
+
+    principal: Principal
+    level: str
+    through: str
+
+
+@dataclass(frozen=True)
+class SyncEvent:
+    """An event of synchronisation. `type` says which fields are there: `item` for `revoked`, `kept` and
+    `notMoved`; `item`, `owner` and `level` for `shared`; `op_id`, `item` and `reason` for `rejected` and
+    `outdated`; `item` and `copy` for `conflictedCopy`; `item` and `reason` for `uploadRejected`; `stop`
+    for `paused` and `stopped`; `outstanding`, `offered` and, for `missed`, `count`; none for `resumed`."""
+
+    type: str
+    item: Optional[str]
+    owner: Optional[str]
+    level: Optional[str]
+    op_id: Optional[str]
+    reason: Optional[str]
+    copy: Optional[str]
+    stop: Optional[StopReason]
+    outstanding: Optional[Outstanding]
+    offered: Optional[Mapping[str, int]]
+    count: Optional[int]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The progress of the present sync and of the downloads."""
+
+    pushed: int
+    to_push: int
+    pulled: int
+    uploaded: int
+    to_upload: int
+    uploaded_bytes: int
+    downloaded: int
+    to_download: int
+    downloaded_bytes: int
+    to_download_bytes: int
+
+
+@dataclass(frozen=True)
+class QueuedOperation:
+    """An operation in the queue, as on the wire; `state` is `pending`, `acknowledged` or `held`."""
+
+    operation: Mapping[str, Any]
+    state: str
+
+
+@dataclass(frozen=True)
+class RejectedOperation:
+    """An operation that the server rejected for good."""
+
+    op_id: str
+    item: str
+    operation: Mapping[str, Any]
+    reason: Optional[str]
+    detail: Optional[str]
+
+
+@dataclass(frozen=True)
+class HeldUpload:
+    """A content that waits for the server, or that it rejected."""
+
+    item: str
+    blob_id: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class LostChange:
+    """A change that a restored server lost and that was not offered again."""
+
+    number: int
+    item: str
+    path: str
+    change: Mapping[str, Any]
+    reason: str
+    authored_at: str
+
+
+@dataclass(frozen=True)
+class Trashed:
+    """A deleted item that can be restored; `path` has the names from the top of the tree."""
+
+    item: str
+    type: str
+    name: Optional[str]
+    owner: str
+    path: list[str]
+    deleted_at: str
+    deleted_by: str
+    size: Optional[int]
+    expires_at: Optional[str]
+    pending: bool
+
+
+@dataclass(frozen=True)
+class Version:
+    """A content of a file that the server keeps."""
+
+    blob_id: str
+    size: int
+    digest: str
+    content_type: Optional[str]
+    attached_at: str
+    modified_at: Optional[str]
+
+
+@dataclass(frozen=True)
+class CacheUsage:
+    """The size of the content cache."""
+
+    bytes: int
+    contents: int
+    limit: Optional[int]
+
+
+@dataclass(frozen=True)
 class TransportAnswer:
     """The answer to a call of a transport, in the form of HTTP."""
 
     body: Any
     status: int = 200
-    data: typing.Optional[bytes] = None
-    retry_after: typing.Optional[float] = None
+    data: Optional[bytes] = None
+    retry_after: Optional[float] = None
+
+
+_event_record = _record(SyncEvent)
+
+
+def _event(value: Mapping[str, Any]) -> Any:
+    # The reason of a pause is an object, the others are words.
+    if isinstance(value.get("reason"), dict):
+        value = {**value, "reason": None, "stop": value["reason"]}
+    return _event_record(value)
+
+
+_DECODERS[SyncEvent] = _event
