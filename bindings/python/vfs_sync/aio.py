@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import asyncio
 import inspect
 from contextlib import AbstractAsyncContextManager
@@ -23,6 +22,7 @@ from ._base import (
     encode,
     metadata_form,
     opening,
+    parsed,
     principal_form,
     put_form,
     query_form,
@@ -126,7 +126,7 @@ class AsyncSubscription(AsyncIterator[T], Generic[T]):
             text = waiting.result()
         if text is None:
             raise StopAsyncIteration
-        return decode(self._kind, json.loads(text))
+        return decode(self._kind, parsed(text))
 
     def close(self) -> None:
         """Ends the stream."""
@@ -175,7 +175,7 @@ class AsyncContentWriter:
     async def finish(self) -> StoredContent:
         """Queues the content: from then on it is durable, and shown."""
         self._open = False
-        return decode(StoredContent, json.loads(await _wait(self._native.finish())))
+        return decode(StoredContent, parsed(await _wait(self._native.finish())))
 
     def abort(self) -> None:
         """Gives the content up."""
@@ -240,10 +240,10 @@ class AsyncClient(Reads, AbstractAsyncContextManager["AsyncClient"]):
         return cls(await _wait(opening(directory, _tokens(token), transport, options)))
 
     async def _write(self, call: str, **arguments: Any) -> Any:
-        return json.loads(await _wait(self._native.write(encode({"call": call, **arguments}))))
+        return parsed(await _wait(self._native.write(encode({"call": call, **arguments}))))
 
     async def _run(self, call: str, **arguments: Any) -> Any:
-        return json.loads(await _wait(self._native.run(encode({"call": call, **arguments}))))
+        return parsed(await _wait(self._native.run(encode({"call": call, **arguments}))))
 
     async def _edit(self, edit: str, **arguments: Any) -> Any:
         return (await self._write("edit", edits=[{"edit": edit, **arguments}]))[0]
@@ -340,7 +340,7 @@ class AsyncClient(Reads, AbstractAsyncContextManager["AsyncClient"]):
     async def put(self, item: str, data: bytes, *, modified_at: Optional[Time] = None) -> StoredContent:
         """Stores a content for an item, durably; the next sync uploads it."""
         operation = checked(self._native.put, put_form(item, modified_at), bytes_of(data))
-        return decode(StoredContent, json.loads(await _wait(operation)))
+        return decode(StoredContent, parsed(await _wait(operation)))
 
     async def put_file(self, item: str, path: Path) -> StoredContent:
         """Stores the content of a file, with the file's modification time."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import AbstractContextManager
 from typing import Any, Callable, Generic, Iterator, Mapping, Optional, TypeVar
 
@@ -21,6 +20,7 @@ from ._base import (
     encode,
     metadata_form,
     opening,
+    parsed,
     principal_form,
     put_form,
     query_form,
@@ -69,7 +69,7 @@ class Subscription(Iterator[T], Generic[T]):
         text = _wait(self._native.next())
         if text is None:
             raise StopIteration
-        return decode(self._kind, json.loads(text))
+        return decode(self._kind, parsed(text))
 
     def close(self) -> None:
         """Ends the stream."""
@@ -118,7 +118,7 @@ class ContentWriter:
     def finish(self) -> StoredContent:
         """Queues the content: from then on it is durable, and shown."""
         self._open = False
-        return decode(StoredContent, json.loads(_wait(self._native.finish())))
+        return decode(StoredContent, parsed(_wait(self._native.finish())))
 
     def abort(self) -> None:
         """Gives the content up."""
@@ -183,10 +183,10 @@ class Client(Reads, AbstractContextManager["Client"]):
         return cls(_wait(opening(directory, token, transport, options)))
 
     def _write(self, call: str, **arguments: Any) -> Any:
-        return json.loads(_wait(self._native.write(encode({"call": call, **arguments}))))
+        return parsed(_wait(self._native.write(encode({"call": call, **arguments}))))
 
     def _run(self, call: str, **arguments: Any) -> Any:
-        return json.loads(_wait(self._native.run(encode({"call": call, **arguments}))))
+        return parsed(_wait(self._native.run(encode({"call": call, **arguments}))))
 
     def _edit(self, edit: str, **arguments: Any) -> Any:
         return (self._write("edit", edits=[{"edit": edit, **arguments}]))[0]
@@ -283,7 +283,7 @@ class Client(Reads, AbstractContextManager["Client"]):
     def put(self, item: str, data: bytes, *, modified_at: Optional[Time] = None) -> StoredContent:
         """Stores a content for an item, durably; the next sync uploads it."""
         operation = checked(self._native.put, put_form(item, modified_at), bytes_of(data))
-        return decode(StoredContent, json.loads(_wait(operation)))
+        return decode(StoredContent, parsed(_wait(operation)))
 
     def put_file(self, item: str, path: Path) -> StoredContent:
         """Stores the content of a file, with the file's modification time."""
