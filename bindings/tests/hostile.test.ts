@@ -204,6 +204,8 @@ test('a transport that answers anything is a failure of the server, and changes 
     () => ({ status: 503, body: {}, retryAfter: Infinity }), () => ({ status: 503, body: {}, retryAfter: 'soon' }),
     () => ({ body: {}, data: 'text' }), () => ({ body: '{' }), () => ({ body: '\ud800' }), () => ({ body: [] }),
     () => { throw null; }, () => { throw undefined; }, () => { throw new VfsSyncError('closed', 'x'); },
+    () => { throw Object.create(null); }, () => { throw Object.assign(new Error('x'), { message: 5 }); },
+    () => ({ body: () => 1 }), () => ({ body: {}, data: 5 }), () => ({ status: 200.5, body: {} }),
     () => Promise.reject(), () => ({ get body() { throw new Error('getter'); } }),
   ];
   for (const answer of answers) {
@@ -219,7 +221,7 @@ test('a token that is no token is an error; one that never comes is cancelled or
   const server = { mode: 'memory', user: 'alice', server: 'http://127.0.0.1:9' } as const;
   for (const token of [
     () => undefined, () => 5, () => ({}), () => { throw null; }, () => Promise.reject(), () => 'a\r\nX: y', () => '\ud800',
-    () => 'é', () => '', () => 'x'.repeat(1_000_000), 'a\nb',
+    () => { throw Object.create(null); }, () => 'é', () => '', () => 'x'.repeat(1_000_000), 'a\nb',
   ]) {
     await using client = await Client.open({ ...server, token: token as Loose });
     await refused(() => client.sync(), ['unauthorized', 'network']);

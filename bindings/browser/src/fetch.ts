@@ -1,8 +1,5 @@
+import { reasonOf } from '../../node/src/transport.js';
 import type { PendingChunk, PendingFetch } from '../wasm/vfs_sync_browser.js';
-
-function reasonOf(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message : String(thrown);
-}
 
 /** Sends a request of the client by the page's `fetch`. @internal */
 export function fetchCallback(pending: PendingFetch): void {

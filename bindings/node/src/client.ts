@@ -461,6 +461,7 @@ export class Client implements AsyncDisposable {
 
   /** Moves the clock of a client that was opened with `test`. */
   advanceClock(millis: number): void {
+    if (!Number.isSafeInteger(millis)) throw invalid('`millis` is not a whole number');
     checked(() => this.#calls.native.advanceClock(millis));
   }
 
@@ -661,6 +662,9 @@ export class Contents {
   /** Opens the content of an item; one that is not on this machine is downloaded first. */
   async read(item: string, options: ReadOptions = {}): Promise<Content> {
     const { signal, version } = options;
+    // A page's client takes text for granted here.
+    if (typeof item !== 'string') throw invalid('`item` is not an id');
+    if (version !== undefined && typeof version !== 'string') throw invalid('`version` is not an id');
     const reader = await cancellable(signal, (cancel) => this.#calls.native.reader(item, version, cancel));
     return new Content(reader, signal);
   }

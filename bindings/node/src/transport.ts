@@ -1,5 +1,5 @@
-import { converted, invalid, VfsSyncError } from './errors.js';
-import { settled, type PendingCall, type PendingToken } from './native.js';
+import { converted, invalid } from './errors.js';
+import { bytesOf, settled, type PendingCall, type PendingToken } from './native.js';
 
 /** The name of a call to the server. */
 export type CallKind =
@@ -58,8 +58,13 @@ export interface Transport {
 /** A source of tokens. `refresh` is true if the server has just rejected the previous one. */
 export type TokenSource = string | ((refresh: boolean) => string | Promise<string>);
 
-function reasonOf(thrown: unknown): string {
-  return thrown instanceof Error ? thrown.message : String(thrown);
+/** Returns the text of anything that is thrown. @internal */
+export function reasonOf(thrown: unknown): string {
+  try {
+    return String(thrown instanceof Error ? thrown.message : thrown);
+  } catch {
+    return 'an object without text was thrown';
+  }
 }
 
 /** @internal */
@@ -96,11 +101,18 @@ export function transportCallback(transport: Transport): (pending: PendingCall) 
             return forwarded.data == null ? answer : { ...answer, data: forwarded.data };
           },
         });
-        const json = typeof body === 'string' ? body : JSON.stringify(body ?? null);
-        pending.answer(status, json, data, retryAfter);
+        const json = typeof body === 'string' ? body : JSON.stringify(body ?? null) ?? 'null';
+        // The native part takes these types for granted.
+        if (!Number.isInteger(status) || status < 100 || status > 999) {
+          throw new TypeError(`the status ${String(status)} is none`);
+        }
+        if (retryAfter !== undefined && typeof retryAfter !== 'number') {
+          throw new TypeError('`retryAfter` is not a number');
+        }
+        pending.answer(status, json, data == null ? undefined : bytesOf(data), retryAfter);
       } catch (thrown) {
         const error = converted(thrown);
-        pending.fail(error instanceof VfsSyncError ? error.message : reasonOf(error));
+        pending.fail(reasonOf(error));
       }
     })();
   };
