@@ -29,7 +29,7 @@ pub use path::TreePath;
 pub use queue::Queue;
 pub use record::{
     DirectoryRecord, DiskState, DiskTime, EntryKind, EntryRecord, EntryState, FoundDirectory,
-    ROOT_ENTRY, RecordChange, TreeState,
+    Intent, IntentKind, ROOT_ENTRY, RecordChange, TreeState,
 };
 pub use recover::LostChanges;
 pub use share::Sharing;

@@ -2,7 +2,7 @@
 
 use vfs_sync_core::id::ItemId;
 
-use crate::api::record::{DirectoryRecord, EntryRecord, FoundDirectory, RecordChange};
+use crate::api::record::{DirectoryRecord, EntryRecord, FoundDirectory, Intent, RecordChange};
 use crate::client::SyncClient;
 use crate::error::Result;
 
@@ -145,6 +145,15 @@ impl Directories<'_> {
     /// Only if the replica cannot be read.
     pub fn entries_of_item(self, item: &ItemId) -> Result<Vec<(i64, EntryRecord)>> {
         self.client.store().entries_of_item(item)
+    }
+
+    /// Returns the changes of a directory that were announced and not settled, in the order in which
+    /// they were announced.
+    ///
+    /// # Errors
+    /// Only if the replica cannot be read.
+    pub fn intents(self, directory: i64) -> Result<Vec<Intent>> {
+        self.client.store().intents(directory)
     }
 
     /// Returns the number of rows in a directory's record, and the greatest row number.

@@ -130,6 +130,35 @@ pub struct EntryRecord {
     pub made: bool,
 }
 
+/// A change of a directory that is about to be made, and of which a crash may have left any part.
+///
+/// It is durable before the change, and removed by the transaction that writes the row. Those that
+/// are left are resolved before the directory is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The unique part of the names that the entry, and the one that it replaces, have meanwhile;
+    /// for [`IntentKind::Move`] it only tells intents apart.
+    pub unique: String,
+    /// The kind of the change.
+    pub kind: IntentKind,
+    /// The path of the entry's place in the directory, as bytes.
+    pub path: Vec<u8>,
+    /// The row of the entry at its place. The disk half describes the entry before it is renamed,
+    /// which changes its `ctime`.
+    pub row: EntryRecord,
+    /// The state in which the entry that is replaced was last compared.
+    pub replaces: Option<DiskState>,
+}
+
+/// The kind of an [`Intent`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IntentKind {
+    /// A complete entry under a temporary name gets its name.
+    Place,
+    /// The entry of an item that moved is renamed from the place of its present row.
+    Move,
+}
+
 /// A change of a directory's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordChange {
@@ -137,6 +166,10 @@ pub enum RecordChange {
     Put(Box<EntryRecord>),
     /// Removes a row and all rows below it.
     Remove(u64),
+    /// Announces a change of the directory.
+    Intend(Box<Intent>),
+    /// Removes the intent with this [`Intent::unique`].
+    Settle(String),
 }
 
 /// The record of a directory, or its closest match.

@@ -31,7 +31,7 @@ use super::store::{Counts, Meta, NewEdits, NewTimes, Offering, Rebuilt, Slot, Up
 use super::view::{Seen, View};
 use crate::api::Query;
 use crate::api::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp, Trashed, step};
-use crate::api::record::{DirectoryRecord, EntryRecord, RecordChange};
+use crate::api::record::{DirectoryRecord, EntryRecord, Intent, RecordChange};
 use crate::error::{ClientError, Failing, StopReason};
 use crate::event::ChangeEvent;
 use epoch::as_new;
@@ -609,6 +609,10 @@ impl ReplicaStore {
 
     pub(crate) fn last_entry(&mut self, directory: i64) -> Result<u64> {
         self.rows.last_entry(directory)
+    }
+
+    pub(crate) fn intents(&mut self, directory: i64) -> Result<Vec<Intent>> {
+        self.rows.intents(directory)
     }
 
     pub(crate) fn write_entries(

@@ -22,7 +22,7 @@ use super::rows::{
 use super::store::{Counts, Meta, MoveId, Slot, Upload, UploadState};
 use crate::api::Query;
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
-use crate::api::record::{DirectoryRecord, EntryRecord};
+use crate::api::record::{DirectoryRecord, EntryRecord, Intent};
 
 pub(crate) fn memory_store(meta: Meta) -> ReplicaStore {
     ReplicaStore::new(MemoryRows::default(), meta)
@@ -132,6 +132,7 @@ struct Undo {
     uploads: Vec<(i64, Option<Upload>)>,
     directories: Vec<(i64, Option<DirectoryRecord>)>,
     entries: Vec<((i64, u64), Option<EntryRecord>)>,
+    intents: Vec<((i64, String), Option<Intent>)>,
 }
 
 #[derive(Default)]
@@ -154,6 +155,7 @@ pub(super) struct MemoryRows {
     next_directory: i64,
     directories: BTreeMap<i64, DirectoryRecord>,
     entries: BTreeMap<(i64, u64), EntryRecord>,
+    intents: BTreeMap<(i64, String), Intent>,
     undo: Undo,
 }
 
@@ -220,6 +222,11 @@ impl MemoryRows {
         self.undo.entries.push((key, before));
     }
 
+    fn set_intent(&mut self, key: (i64, String), intent: Option<Intent>) {
+        let before = set(&mut self.intents, key.clone(), intent);
+        self.undo.intents.push((key, before));
+    }
+
     fn of_directory(&self, directory: i64) -> impl Iterator<Item = &EntryRecord> {
         self.entries.range((directory, 0)..=(directory, u64::MAX)).map(|(_, row)| row)
     }
@@ -260,6 +267,9 @@ impl Rows for MemoryRows {
         }
         for (key, row) in undo.entries.into_iter().rev() {
             set(&mut self.entries, key, row);
+        }
+        for (key, intent) in undo.intents.into_iter().rev() {
+            set(&mut self.intents, key, intent);
         }
     }
 
@@ -870,6 +880,9 @@ impl Rows for MemoryRows {
     fn remove_directory(&mut self, directory: i64) -> Result<()> {
         let rows: Vec<u64> = self.of_directory(directory).map(|row| row.id).collect();
         rows.into_iter().for_each(|id| self.set_entry((directory, id), None));
+        for intent in self.intents(directory)? {
+            self.set_intent((directory, intent.unique), None);
+        }
         let before = self.directories.remove(&directory);
         self.undo.directories.push((directory, before));
         Ok(())
@@ -932,6 +945,21 @@ impl Rows for MemoryRows {
 
     fn last_entry(&mut self, directory: i64) -> Result<u64> {
         Ok(self.of_directory(directory).map(|row| row.id).max().unwrap_or(0))
+    }
+
+    fn put_intent(&mut self, directory: i64, intent: &Intent) -> Result<()> {
+        self.set_intent((directory, intent.unique.clone()), Some(intent.clone()));
+        Ok(())
+    }
+
+    fn remove_intent(&mut self, directory: i64, unique: &str) -> Result<()> {
+        self.set_intent((directory, unique.to_owned()), None);
+        Ok(())
+    }
+
+    fn intents(&mut self, directory: i64) -> Result<Vec<Intent>> {
+        let of_directory = self.intents.iter().filter(|((of, _), _)| *of == directory);
+        Ok(of_directory.map(|(_, intent)| intent.clone()).collect())
     }
 
     fn queued_uploads(&mut self, at_most: usize) -> Result<Vec<Upload>> {

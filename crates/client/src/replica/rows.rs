@@ -16,7 +16,7 @@ use vfs_sync_core::time::Timestamp;
 use super::store::{Counts, Meta, MoveId, Slot, Upload};
 use crate::api::Query;
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
-use crate::api::record::{DirectoryRecord, EntryRecord};
+use crate::api::record::{DirectoryRecord, EntryRecord, Intent};
 pub(super) use crate::error::Result;
 
 /// The containers of an item: nearly always one.
@@ -259,7 +259,7 @@ pub(super) trait Rows: Send {
     fn directories(&mut self) -> Result<Vec<DirectoryRecord>>;
     /// Inserts a record whose id is 0; replaces any other. Returns its id.
     fn put_directory(&mut self, record: &DirectoryRecord) -> Result<i64>;
-    /// Removes a record with all its rows.
+    /// Removes a record with all its rows and intents.
     fn remove_directory(&mut self, directory: i64) -> Result<()>;
     /// Writes a row, replacing rows with the same number or the same name.
     fn put_entry(&mut self, directory: i64, row: &EntryRecord) -> Result<()>;
@@ -279,6 +279,10 @@ pub(super) trait Rows: Send {
     fn entries_made(&mut self) -> Result<Vec<(i64, EntryRecord)>>;
     fn count_entries(&mut self, directory: i64) -> Result<u64>;
     fn last_entry(&mut self, directory: i64) -> Result<u64>;
+    fn put_intent(&mut self, directory: i64, intent: &Intent) -> Result<()>;
+    fn remove_intent(&mut self, directory: i64, unique: &str) -> Result<()>;
+    /// Returns the intents in the order of [`Intent::unique`].
+    fn intents(&mut self, directory: i64) -> Result<Vec<Intent>>;
 
     fn queued_uploads(&mut self, at_most: usize) -> Result<Vec<Upload>>;
     /// Checks the storage as a whole; returns the problems found in it, a few at most.

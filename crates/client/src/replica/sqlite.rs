@@ -32,7 +32,7 @@ use super::rows::{
 use super::store::{Counts, Meta, MoveId, Slot, Upload};
 use crate::api::Query;
 use crate::api::node::{QueuedOp, QueuedState, RejectedOp};
-use crate::api::record::{DirectoryRecord, EntryRecord};
+use crate::api::record::{DirectoryRecord, EntryRecord, Intent};
 use crate::error::ClientError;
 
 /// Builds the statement for a slot: the table's name is followed by the slot's letter.
@@ -898,6 +898,7 @@ impl Rows for SqliteRows {
     }
     fn remove_directory(&mut self, directory: i64) -> Result<()> {
         self.run("DELETE FROM directory_entries WHERE directory = ?1", [directory])?;
+        self.run("DELETE FROM directory_intents WHERE directory = ?1", [directory])?;
         self.run("DELETE FROM directories WHERE id = ?1", [directory]).map(drop)
     }
     fn put_entry(&mut self, directory: i64, row: &EntryRecord) -> Result<()> {
@@ -943,6 +944,16 @@ impl Rows for SqliteRows {
             "SELECT ifnull(max(id), 0) FROM directory_entries WHERE directory = ?1",
             directory,
         )
+    }
+    fn put_intent(&mut self, directory: i64, intent: &Intent) -> Result<()> {
+        self.write_intent(directory, intent)
+    }
+    fn remove_intent(&mut self, directory: i64, unique: &str) -> Result<()> {
+        let sql = "DELETE FROM directory_intents WHERE directory = ?1 AND id = ?2";
+        self.run(sql, params![directory, unique]).map(drop)
+    }
+    fn intents(&mut self, directory: i64) -> Result<Vec<Intent>> {
+        self.intents_of(directory)
     }
 
     fn count_items(&mut self) -> Result<u64> {

@@ -142,6 +142,8 @@ pub(super) fn change_record(
 ) -> Result<()> {
     let mut going = match change {
         RecordChange::Put(row) => return rows.put_entry(directory, &row),
+        RecordChange::Intend(intent) => return rows.put_intent(directory, &intent),
+        RecordChange::Settle(unique) => return rows.remove_intent(directory, &unique),
         RecordChange::Remove(id) => vec![id],
     };
     while let Some(id) = going.pop() {

@@ -7,13 +7,19 @@ use serde::{Deserialize, Serialize};
 use vfs_sync_core::id::ItemId;
 
 use super::{SqliteRows, as_signed, encode};
-use crate::api::record::{DirectoryRecord, EntryRecord};
+use crate::api::record::{DirectoryRecord, EntryRecord, Intent};
 use crate::replica::rows::Result;
 
 /// The body of a row. Later versions add variants and keep the existing ones.
 #[derive(Serialize, Deserialize)]
 enum StoredEntry {
     V1(EntryRecord),
+}
+
+/// The body of an intent. Later versions add variants and keep the existing ones.
+#[derive(Serialize, Deserialize)]
+enum StoredIntent {
+    V1(Intent),
 }
 
 impl SqliteRows {
@@ -77,6 +83,22 @@ impl SqliteRows {
         let sql = "SELECT directory, body FROM directory_entries WHERE made = 1
              ORDER BY directory, id";
         self.all(sql, [], |row| Ok((self.get(row, 0)?, self.entry_row(row, 1)?)))
+    }
+
+    pub(super) fn write_intent(&self, directory: i64, intent: &Intent) -> Result<()> {
+        let sql = "INSERT OR REPLACE INTO directory_intents (directory, id, body)
+             VALUES (?1, ?2, ?3)";
+        let body = encode(&StoredIntent::V1(intent.clone()));
+        self.run(sql, params![directory, intent.unique, body]).map(drop)
+    }
+
+    pub(super) fn intents_of(&self, directory: i64) -> Result<Vec<Intent>> {
+        let sql = "SELECT body FROM directory_intents WHERE directory = ?1 ORDER BY id";
+        self.all(sql, [directory], |row| {
+            let body: Vec<u8> = self.get(row, 0)?;
+            let StoredIntent::V1(intent) = self.bytes("an intent", &body)?;
+            Ok(intent)
+        })
     }
 
     pub(super) fn count(&self, sql: &'static str, directory: i64) -> Result<u64> {

@@ -3,7 +3,7 @@
 /// The `PRAGMA application_id` of our files: "vfsr".
 pub(super) const APPLICATION_ID: i64 = 0x7666_7372;
 /// The `PRAGMA user_version` of the schema below.
-pub(super) const FORMAT: i64 = 7;
+pub(super) const FORMAT: i64 = 8;
 
 const SLOT: &str = "
 CREATE TABLE items@ (id TEXT PRIMARY KEY, owner TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
@@ -118,10 +118,17 @@ CREATE INDEX found_metadata_by_name ON found_metadata (key, value, name, id);
 CREATE INDEX found_metadata_by_modified ON found_metadata (key, value, modified, id);
 ";
 
+/// The changes of directories that were announced and not settled; new in format 8.
+const INTENTS: &str = "
+CREATE TABLE directory_intents (
+    directory INTEGER NOT NULL, id TEXT NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (directory, id)) WITHOUT ROWID;
+";
+
 /// Returns the statements that a replica of the format `found` lacks; `None` for an unknown format.
 pub(super) fn upgrade(found: i64) -> Option<String> {
     let offering = format!("{OFFERING}{}", of_both(POSITION));
-    let steps = [FORGOTTEN, &offering, DIRECTORIES, MOVES, GIVEN, FOUND];
+    let steps = [FORGOTTEN, &offering, DIRECTORIES, MOVES, GIVEN, FOUND, INTENTS];
     let has = usize::try_from(found).ok()?.checked_sub(1)?;
     Some(steps.get(has..)?.concat())
 }
@@ -129,5 +136,6 @@ pub(super) fn upgrade(found: i64) -> Option<String> {
 /// Returns the whole schema, as one script.
 pub(super) fn create() -> String {
     let (slots, positions) = (of_both(SLOT), of_both(POSITION));
-    format!("{SHARED}{FORGOTTEN}{OFFERING}{DIRECTORIES}{MOVES}{GIVEN}{FOUND}{slots}{positions}")
+    let records = format!("{DIRECTORIES}{MOVES}{GIVEN}{FOUND}{INTENTS}");
+    format!("{SHARED}{FORGOTTEN}{OFFERING}{records}{slots}{positions}")
 }
