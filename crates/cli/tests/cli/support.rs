@@ -1,6 +1,8 @@
 //! The built binary in directories of its own.
 
 #[cfg(target_os = "linux")]
+pub(crate) mod crash_disk;
+#[cfg(target_os = "linux")]
 pub(crate) mod odd_disk;
 mod server;
 

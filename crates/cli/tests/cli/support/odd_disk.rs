@@ -87,7 +87,7 @@ pub(crate) struct OddDisk {
 }
 
 /// Held while disks are mounted: the numbers of devices are of all tests.
-static MOUNTING: Mutex<()> = Mutex::new(());
+pub(super) static MOUNTING: Mutex<()> = Mutex::new(());
 
 /// The number of disks that may be mounted at once.
 const MANY: usize = 100;
@@ -215,7 +215,7 @@ impl Drop for OddDisk {
 
 /// Gives this thread, and the processes that it starts, mounts of their own, where that is allowed:
 /// they end with them, even if they are killed.
-fn has_own_mounts() {
+pub(super) fn has_own_mounts() {
     thread_local! {
         static DONE: OnceCell<()> = const { OnceCell::new() };
     }

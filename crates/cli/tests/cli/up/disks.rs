@@ -3,6 +3,7 @@
 
 mod faults;
 mod mounts;
+mod power;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -13,9 +13,9 @@ use super::{Devices, PATIENCE, Up, dir, has, wait_until};
 /// An entry of a directory: its type with its permission bits, its time in milliseconds and bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    what: String,
+    pub(super) what: String,
     millis: i64,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// Reads a directory; fails if an entry goes away meanwhile.
