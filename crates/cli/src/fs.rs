@@ -7,6 +7,7 @@ pub(crate) mod disk;
 pub(crate) mod export;
 pub(crate) mod ignore;
 pub(crate) mod import;
+pub(crate) mod intents;
 pub(crate) mod marker;
 pub(crate) mod merge;
 pub(crate) mod record;

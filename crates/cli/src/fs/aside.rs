@@ -18,8 +18,10 @@ use serde::{Deserialize, Serialize};
 use vfs_sync_core::time::Timestamp;
 
 use super::disk::dir::{Folder, Kind, Root, Stat};
+use super::disk::durable::Unsynced;
 use super::disk::names;
 use super::disk::open_files::OpenFiles;
+use super::record::is_same_but_renamed;
 
 /// The name of the agent's own folder in a live directory.
 pub(crate) const OWN: &str = ".vfs-sync";
@@ -81,58 +83,106 @@ pub(crate) struct Aside {
     displaced: Option<(Folder, File)>,
     /// The trash's folders of this day, by path.
     trash: HashMap<PathBuf, Folder>,
+    /// The folders that were changed.
+    unsynced: Vec<PathBuf>,
 }
 
 impl Aside {
     pub(crate) fn new(top: &Folder) -> Self {
-        Self { top: top.clone(), displaced: None, trash: HashMap::new() }
+        let (displaced, trash, unsynced) = (None, HashMap::new(), Vec::new());
+        Self { top: top.clone(), displaced, trash, unsynced }
+    }
+
+    /// Adds the folders that were changed to `unsynced`.
+    pub(crate) fn changed(&mut self, unsynced: &mut Unsynced) -> io::Result<()> {
+        self.unsynced.drain(..).for_each(|path| unsynced.add(&path));
+        match &self.displaced {
+            Some((folder, list)) => folder.sync_file(list),
+            None => Ok(()),
+        }
     }
 
     fn displaced(&mut self) -> io::Result<&mut (Folder, File)> {
         if self.displaced.is_none() {
             let own = private_folder(&self.top, OsStr::new(OWN))?;
             let folder = private_folder(&own, OsStr::new(DISPLACED))?;
-            let list = folder.append(OsStr::new(LIST))?;
+            let mut list = folder.append(OsStr::new(LIST))?;
+            if list.metadata()?.len() > 0 {
+                // A crash may have left half a line at its end.
+                list.write_all(b"\n")?;
+            }
             self.displaced = Some((folder, list));
         }
+        self.unsynced.push(Path::new(OWN).join(DISPLACED));
         self.displaced.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Keeps a file of `folder` that another one replaced at `path`.
+    /// Keeps a file of `folder` that another one replaced at `path`, under the name `unique`.
     pub(crate) fn displace(
         &mut self,
         folder: &Folder,
         name: &OsStr,
         path: &Path,
+        unique: &str,
     ) -> io::Result<()> {
-        let stat = folder.stat(name)?;
-        let file = uuid::Uuid::now_v7().simple().to_string();
+        // Before the file: one without a line counts as changed.
+        self.list(&folder.stat(name)?, path, unique)?;
+        let (displaced, _) = self.displaced()?;
+        folder.move_to(name, displaced, OsStr::new(unique))
+    }
+
+    /// Lists a file that was displaced before a crash, which may have lost its line.
+    pub(crate) fn list_again(&mut self, path: &Path, unique: &str) -> io::Result<()> {
+        let (displaced, _) = self.displaced()?;
+        let Ok(stat) = displaced.stat(OsStr::new(unique)) else { return Ok(()) };
+        if read_list(displaced)?.contains_key(unique) {
+            return Ok(());
+        }
+        self.list(&stat, path, unique)
+    }
+
+    fn list(&mut self, stat: &Stat, path: &Path, unique: &str) -> io::Result<()> {
         let line = Displaced {
-            file: file.clone(),
+            file: unique.to_owned(),
             path: PathBytes::of(path),
             size: stat.size,
             modified: (stat.modified.seconds, stat.modified.nanos),
             since: seconds(SystemTime::now()),
         };
-        // Before the file: one without a line counts as changed.
         let mut line = serde_json::to_vec(&line)?;
         line.push(b'\n');
-        let (displaced, list) = self.displaced()?;
-        list.write_all(&line)?;
-        folder.move_to(name, displaced, OsStr::new(&file))
+        let (_, list) = self.displaced()?;
+        list.write_all(&line)
     }
 
-    /// Moves a file of `folder` that the tree deleted at `path` to the trash.
-    pub(crate) fn discard(&mut self, folder: &Folder, name: &OsStr, path: &Path) -> io::Result<()> {
+    /// Moves a file of `folder` that the tree deleted at `path` to the trash if it is unchanged since
+    /// `seen`; returns `false` if it changed and stays. At no time is it anywhere else.
+    pub(crate) fn discard(
+        &mut self,
+        folder: &Folder,
+        name: &OsStr,
+        path: &Path,
+        seen: &Stat,
+        device: &str,
+    ) -> io::Result<bool> {
         let parent = path.parent().unwrap_or(Path::new(""));
+        let last = path.file_name().unwrap_or(name);
         let today = day(SystemTime::now());
         let mut failure = io::Error::from(io::ErrorKind::AlreadyExists);
         for number in 1..=MOST_OF_A_DAY {
             let day = if number == 1 { today.clone() } else { format!("{today}.{number}") };
-            let to = self.trash_folder(&Path::new(&day).join(parent));
-            match to.and_then(|to| folder.move_to(name, &to, path.file_name().unwrap_or(name))) {
-                Ok(()) => return Ok(()),
-                // Another entry had this path, or a part of it.
+            let to = match self.trash_folder(&Path::new(&day).join(parent)) {
+                Ok(to) => to,
+                // Another entry has a part of this path.
+                Err(error) => {
+                    failure = error;
+                    continue;
+                }
+            };
+            match folder.move_to(name, &to, last) {
+                Ok(()) => return give_back_if_changed((&to, last), (folder, name), seen, device),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+                // Another entry had this path.
                 Err(error) => failure = error,
             }
         }
@@ -140,6 +190,7 @@ impl Aside {
     }
 
     fn trash_folder(&mut self, path: &Path) -> io::Result<Folder> {
+        self.unsynced.push(Path::new(OWN).join(TRASH).join(path));
         if let Some(folder) = self.trash.get(path) {
             return Ok(folder.clone());
         }
@@ -155,6 +206,27 @@ impl Aside {
         self.trash.insert(path.to_owned(), folder.clone());
         Ok(folder)
     }
+}
+
+/// Returns a file to its place if it changed since `seen`, or beside what is there now; returns
+/// `false` then.
+fn give_back_if_changed(
+    (folder, name): (&Folder, &OsStr),
+    (place, plain): (&Folder, &OsStr),
+    seen: &Stat,
+    device: &str,
+) -> io::Result<bool> {
+    let now = folder.stat(name)?;
+    if is_same_but_renamed(seen, &now) {
+        return Ok(true);
+    }
+    match folder.move_to(name, place, plain) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            move_as_copy(folder, name, place, plain, device, now.mtime)?;
+        }
+        done => done?,
+    }
+    Ok(false)
 }
 
 /// Opens a folder that only this user may enter; creates it if needed.
@@ -466,8 +538,11 @@ mod tests {
             let mut aside = Aside::new(&top);
             let name = path.file_name().unwrap();
             match to_trash {
-                true => aside.discard(&folder, name, path).unwrap(),
-                false => aside.displace(&folder, name, path).unwrap(),
+                true => {
+                    let seen = folder.stat(name).unwrap();
+                    assert!(aside.discard(&folder, name, path, &seen, "laptop").unwrap());
+                }
+                false => aside.displace(&folder, name, path, &names::unique()).unwrap(),
             }
         }
 

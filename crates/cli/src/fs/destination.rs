@@ -105,78 +105,50 @@ pub(crate) enum Over {
 /// Disposes of a file that lost its name and is as it was expected: its folder, and its present name.
 pub(crate) type Dispose<'a> = &'a mut dyn FnMut(&Folder, &OsStr) -> io::Result<()>;
 
-/// A file that was written to its place.
-#[derive(Debug)]
-pub(crate) struct Placed {
-    /// The file's attributes on the disk.
-    pub(crate) stat: Stat,
-    /// The new name of the previous file, if there was one.
-    pub(crate) kept: Option<OsString>,
-}
-
-/// Writes a file under a temporary name, verifies its bytes, then renames it. A previous file that
-/// is kept beside it gets the name of `device`; an expected one is disposed of.
-#[allow(clippy::too_many_arguments, reason = "the parts of one step")]
+/// Writes a file under the temporary name of `unique`, and verifies its bytes.
 pub(crate) fn write_file(
     folder: &Folder,
-    name: &OsStr,
+    unique: &str,
     wanted: &Wanted,
     mut bytes: impl Read,
-    over: Over,
-    device: &str,
-    dispose: Dispose<'_>,
     stop: &CancellationToken,
-) -> Result<Placed, NotWritten> {
-    let temporary = names::temporary("");
+) -> Result<Stat, NotWritten> {
+    let temporary = names::temporary_of(unique);
     let mut file = match wanted.mode {
         Some(_) => folder.create_new(&temporary)?,
         None => folder.create_new_shared(&temporary)?,
     };
-    let placed = fill(&mut file, wanted, &mut bytes, stop).and_then(|()| {
-        let kept = place(folder, &temporary, name, over, device, dispose)?;
-        // Read from the open file: the name may belong to another file already.
-        Ok(Placed { stat: stat_file(&file)?, kept })
+    let written = fill(&mut file, wanted, &mut bytes, stop).and_then(|()| {
+        folder.sync_file(&file)?;
+        Ok(stat_file(&file)?)
     });
-    if placed.is_err() {
+    if written.is_err() {
         // If this fails too, the next export removes it.
         let _ = folder.remove_file(&temporary);
     }
-    placed
+    written
 }
 
-/// Makes a symbolic link under a temporary name, then renames it. A previous file that is kept
-/// beside it gets the name of `device`.
-pub(crate) fn write_link(
-    folder: &Folder,
-    name: &OsStr,
-    target: &OsStr,
-    over: Over,
-    device: &str,
-) -> io::Result<Placed> {
-    let temporary = names::temporary("");
+/// Makes a symbolic link under the temporary name of `unique`.
+pub(crate) fn write_link(folder: &Folder, unique: &str, target: &OsStr) -> io::Result<Stat> {
+    let temporary = names::temporary_of(unique);
     folder.create_link(target, &temporary)?;
-    let placed = folder.stat(&temporary).and_then(|stat| {
-        // An old link has nothing that a program could still write to.
-        let mut dispose = |folder: &Folder, name: &OsStr| folder.remove_file(name);
-        let kept = place(folder, &temporary, name, over, device, &mut dispose)?;
-        Ok(Placed { stat, kept })
-    });
-    if placed.is_err() {
-        // If this fails too, the next export removes it.
+    folder.stat(&temporary).inspect_err(|_| {
         let _ = folder.remove_file(&temporary);
-    }
-    placed
+    })
 }
 
-/// Gives `temporary` its final name; returns the name under which the previous file was kept.
-fn place(
+/// Gives the file with the temporary name of `unique` its final name; returns the name under which
+/// the previous file was kept. It gets the name of `device` then; an expected one is disposed of.
+pub(crate) fn place(
     folder: &Folder,
-    temporary: &OsStr,
+    unique: &str,
     name: &OsStr,
     over: Over,
     device: &str,
     dispose: Dispose<'_>,
 ) -> io::Result<Option<OsString>> {
+    let temporary = &names::temporary_of(unique);
     let expected = match over {
         Over::Nothing => {
             folder.rename(temporary, name, false)?;
@@ -186,23 +158,24 @@ fn place(
         Over::Anything => None,
     };
     // After a crash from here on, the file under this name may be the user's work.
-    let displaced = names::displaced();
+    let displaced = names::displaced_of(unique);
     folder.rename(temporary, &displaced, false)?;
     let swapped = folder.exchange(&displaced, name);
     let aside = match swapped {
         Ok(true) => Some(displaced),
         Ok(false) => {
-            let aside = names::displaced();
-            let there = match folder.rename(name, &aside, false) {
-                Ok(()) => Some(aside),
+            // Here the previous file gets that name.
+            folder.rename(&displaced, temporary, false)?;
+            let there = match folder.rename(name, &displaced, false) {
+                Ok(()) => Some(displaced),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => {
-                    let _ = folder.remove_file(&displaced);
+                    let _ = folder.remove_file(temporary);
                     return Err(error);
                 }
             };
-            if let Err(error) = folder.rename(&displaced, name, false) {
-                let _ = folder.remove_file(&displaced);
+            if let Err(error) = folder.rename(temporary, name, false) {
+                let _ = folder.remove_file(temporary);
                 if let Some(aside) = &there {
                     keep(folder, aside, name, device)?;
                 }
@@ -339,16 +312,25 @@ mod tests {
         let folder = Root::open(dir.path()).unwrap().folder(Path::new("")).unwrap();
         let stop = CancellationToken::new();
         let name = OsStr::new("f");
+        struct Placed {
+            stat: Stat,
+            kept: Option<OsString>,
+        }
         let write_as = |name: &str, says: &[u8], bytes: &[u8], over| {
+            let (unique, name) = (names::unique(), OsStr::new(name));
+            write_file(&folder, &unique, &wanted(says), bytes, &stop)?;
             let mut remove = |folder: &Folder, name: &OsStr| folder.remove_file(name);
-            let name = OsStr::new(name);
-            write_file(&folder, name, &wanted(says), bytes, over, "laptop", &mut remove, &stop)
+            let kept = place(&folder, &unique, name, over, "laptop", &mut remove);
+            let kept = kept.inspect_err(|_| {
+                let _ = folder.remove_file(&names::temporary_of(&unique));
+            })?;
+            Ok::<_, NotWritten>(Placed { stat: folder.stat(name)?, kept })
         };
         let write = |bytes: &[u8], over| write_as("f", bytes, bytes, over);
         let one = write(b"one", Over::Nothing).unwrap().stat;
         let stat = folder.stat(name).unwrap();
         assert_eq!((stat, stat.mode, stat.mtime.as_millis()), (one, 0o755, 1_234));
-        let NotWritten::Io(error) = write(b"two", Over::Nothing).unwrap_err() else {
+        let Err(NotWritten::Io(error)) = write(b"two", Over::Nothing) else {
             panic!("an error of the disk")
         };
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);

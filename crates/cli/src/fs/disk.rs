@@ -2,6 +2,7 @@
 
 pub(crate) mod digest;
 pub(crate) mod dir;
+pub(crate) mod durable;
 pub(crate) mod link;
 pub(crate) mod metadata;
 pub(crate) mod names;

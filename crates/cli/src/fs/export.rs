@@ -4,6 +4,7 @@ mod existing;
 mod file;
 mod folder;
 mod moved;
+mod place;
 mod removal;
 mod rules;
 mod symlink;
@@ -23,24 +24,23 @@ use vfs_sync_client::{
     SyncClient,
 };
 use vfs_sync_core::id::ItemId;
-use vfs_sync_core::item::Name;
 
-use self::file::no_content;
 use self::folder::Leave;
+use self::place::Waiting;
 use self::removal::Extra;
 pub(crate) use self::targets::Part;
 use self::write::Reading;
 use super::aside::{self, Aside};
 use super::disk::dir::{Root, Stat};
+use super::disk::durable::Unsynced;
 use super::disk::link::{self, AllowedLinks};
 use super::disk::metadata::{OnDisk, on_disk};
 use super::disk::names::{self, DiskRules};
 use super::disk::open_files::OpenFiles;
 use super::ignore::{RULES_FILE, Rules, Trust};
-use super::merge::awaits_content;
 use super::record::{self, Record};
 use super::scope::Scope;
-use super::{decision, destination};
+use super::{decision, destination, intents};
 use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::output::{bytes_text, count_text};
 use crate::report::{Change, Changes, Problem, ProblemKind, Problems};
@@ -177,6 +177,9 @@ pub(crate) async fn export(
         return Err(Failure::failed(text).hint("if its disk is not mounted, mount it"));
     }
     let record = Record::begin(client, found, top.as_ref(), false, !options.dry_run)?;
+    if !options.dry_run {
+        intents::resolve(client, &record, &mut root).map_err(Failure::io(what()))??;
+    }
     let aside = options.live.then(|| Aside::new(&folder));
     // What is no longer shared leaves without a trace.
     let trashes = match &top {
@@ -261,8 +264,12 @@ struct Export<'a> {
     device: String,
     /// The rows of written entries, which wait until the disk is synchronised.
     rows: Vec<RecordChange>,
+    /// The complete entries that wait to get their names.
+    waiting: Waiting,
     /// The bytes that were written since the disk was last synchronised.
     unsynced: u64,
+    /// The folders that were changed since then.
+    changed: Unsynced,
     /// The entries to be removed at the end.
     extras: Vec<Extra>,
     /// The rules of the folder that is being written.
@@ -309,7 +316,9 @@ impl<'a> Export<'a> {
             record,
             device: client.device(),
             rows: Vec::new(),
+            waiting: Waiting::default(),
             unsynced: 0,
+            changed: Unsynced::default(),
             extras: Vec::new(),
             rules_here: Rules::default(),
             excluding: false,
@@ -328,12 +337,14 @@ impl<'a> Export<'a> {
         progress: &mut (dyn FnMut(&ExportReport) + Send),
     ) -> Result<ExportReport> {
         let walked = self.walk(top, progress).await;
+        let placed = self.place_all();
         // Also after an interruption: written files are recorded, and folders get their bits back.
         for leave in std::mem::take(&mut self.leaving).into_iter().rev() {
             self.leave(leave);
         }
         let flushed = self.flush();
         walked?;
+        placed?;
         flushed?;
         self.report.interrupted = self.stop.is_cancelled();
         let complete = !self.report.interrupted && !self.report.needs_whole;
@@ -391,52 +402,11 @@ impl<'a> Export<'a> {
             self.write_next().await?;
             progress(&self.report);
         }
+        self.place_all()?;
         if !self.stop.is_cancelled() && !self.report.needs_whole {
             self.remove_extras()?;
         }
         Ok(())
-    }
-
-    /// Leaves out files whose content is on its way and that have the name of another item, so that
-    /// the other one keeps its name on the disk until both are merged.
-    fn let_wait(
-        &mut self,
-        path: &Path,
-        children: &mut Vec<Child>,
-        rows: &HashMap<OsString, EntryRecord>,
-    ) {
-        if children.iter().all(|child| !awaits_content(&child.node)) {
-            return;
-        }
-        let here: HashSet<&ItemId> = rows.values().map(|row| &row.tree.item).collect();
-        let waits = |child: &Child| awaits_content(&child.node) && !here.contains(&child.node.id);
-        let mut first: HashMap<Name, ItemId> = HashMap::new();
-        for child in children.iter().filter(|child| !child.shortcut && !waits(child)) {
-            if let Some(name) = child.node.name.clone() {
-                let id = &child.node.id;
-                let least = first.entry(name).or_insert_with(|| id.clone());
-                if *id < *least {
-                    *least = id.clone();
-                }
-            }
-        }
-        let mut freed = HashSet::new();
-        children.retain(|child| {
-            let name = child.node.name.clone().filter(|name| first.contains_key(name));
-            let Some(name) = name.filter(|_| waits(child)) else { return true };
-            self.report.problems.add(no_content(&path.join(names::to_disk(&child.name))));
-            if child.name == name.as_str() {
-                freed.insert(name);
-            }
-            false
-        });
-        for child in children {
-            if let Some(name) = child.node.name.clone().filter(|name| freed.contains(name))
-                && first.get(&name) == Some(&child.node.id)
-            {
-                child.name = name.as_str().to_owned();
-            }
-        }
     }
 
     async fn enter(
@@ -531,7 +501,7 @@ impl<'a> Export<'a> {
             }
             let found = rest.remove(&self.rules.key(&name.name));
             let mut stat = found.map(|(listed, stat)| {
-                self.respell(&disk, &listed, &name.name, &mut rows).unwrap_or(stat)
+                self.respell(&disk, path, (&listed, &name.name), &mut rows).unwrap_or(stat)
             });
             let moved_away = |row: &EntryRecord| self.record.claimed.contains(&row.id);
             let mut known = rows.remove(&name.name).filter(|row| !moved_away(row));

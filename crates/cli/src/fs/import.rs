@@ -39,6 +39,7 @@ use super::destination;
 use super::disk::dir::{Kind, Stat};
 use super::disk::{metadata, names};
 use super::ignore::{RULES_FILE, Rules};
+use super::intents;
 use super::record::{self, Record};
 use super::scan::{Listing, Scanner};
 use super::scope::Scope;
@@ -52,6 +53,10 @@ const BATCH_OPERATIONS: usize = 256;
 const BATCH_BYTES: u64 = 16 * 1024 * 1024;
 /// The number of record rows in one transaction.
 const BATCH_ROWS: usize = 4_096;
+
+/// The number of seconds by which the clock of a disk may be behind that of the system, or be coarser:
+/// what changed since then may have changed after the disk was synchronised.
+const CLOCKS_DIFFER: i64 = 2;
 
 /// The options of an import.
 #[derive(Debug, Clone, Copy, Default)]
@@ -196,6 +201,9 @@ pub(crate) fn import(
         options.delete && options.yes,
         !options.dry_run,
     )?;
+    if !options.dry_run {
+        intents::resolve(client, &record, scanner.root()).map_err(Failure::io(&what))??;
+    }
     // Files saved before this point are read as they survive a loss of power.
     let started = record::now();
     if !options.dry_run {
@@ -340,6 +348,10 @@ impl<'a> Import<'a> {
         self.has_rules |= !self.whole && !rules.is_empty();
         self.take_ignored(path, ignored, &mut rows)?;
         let disk = self.scanner.folder(path);
+        if let (Ok(disk), false) = (&disk, self.options.dry_run) {
+            let what = format!("cannot sync {}", self.scanner.root().path().join(path).display());
+            disk.sync_names().map_err(Failure::io(what))?;
+        }
         // Pushed in reverse, so that folders are entered in the order of their names.
         let mut folders = Vec::new();
         for seen in &entries {
@@ -347,6 +359,7 @@ impl<'a> Import<'a> {
                 return Ok(());
             }
             let at = path.join(&seen.disk_name);
+            self.unsynced |= seen.stat.changed.seconds >= self.started.seconds - CLOCKS_DIFFER;
             let mut row = rows.remove(&seen.disk_name);
             let moved = self.record.moved(self.scanner.root(), row.as_ref(), &seen.stat)?;
             // The entry of this place is then at another one, and takes its item there.

@@ -428,11 +428,11 @@ impl<'a> Agent<'a> {
             self.sync(client, cut).await?;
         }
         for folder in &mut self.folders {
-            if folder.tidy_due() <= Instant::now() {
-                folder.tidy(&client.device());
-            }
             if folder.is_due(Instant::now()) {
                 folder.import(client, &self.replica, &self.board, cut)?;
+            }
+            if folder.tidy_due() <= Instant::now() {
+                folder.tidy(&client.device());
             }
         }
         let status = client.status()?;

@@ -12,6 +12,8 @@ use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
 use vfs_sync_client::DiskTime;
 use vfs_sync_core::time::Timestamp;
 
+use super::durable::Syncs;
+
 /// The number of folders that are kept open at each end of a path; those between are reopened from
 /// the nearest open one above.
 const KEPT_OPEN: usize = 64;
@@ -176,7 +178,8 @@ impl Root {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = sys::open(path, flags, Mode::empty())?;
-        Ok(Self { path: path.to_owned(), top: Folder(Arc::new(fd)), chain: Vec::new() })
+        let syncs = Syncs::of(&fd);
+        Ok(Self { path: path.to_owned(), top: Folder(Arc::new(fd), syncs), chain: Vec::new() })
     }
 
     /// Returns the path as it was given.
@@ -226,14 +229,14 @@ impl Root {
 
 /// An open folder on the disk.
 #[derive(Debug, Clone)]
-pub(crate) struct Folder(Arc<OwnedFd>);
+pub(crate) struct Folder(pub(super) Arc<OwnedFd>, pub(super) Syncs);
 
 impl Folder {
     /// Opens a subfolder; a link is an error.
     pub(crate) fn folder(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = sys::openat(&*self.0, name, flags, Mode::empty())?;
-        Ok(Self(Arc::new(fd)))
+        Ok(Self(Arc::new(fd), self.1))
     }
 
     /// Returns the names in the folder, sorted by bytes.
@@ -448,13 +451,6 @@ impl Folder {
         Ok(sys::fchmod(&*self.0, Mode::from_raw_mode(mode as _))?)
     }
 
-    /// Waits until everything written to the folder's disk is durable.
-    pub(crate) fn sync_disk(&self) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        sys::syncfs(&*self.0)?;
-        Ok(())
-    }
-
     /// Returns the size of the folder's file system, in bytes.
     pub(crate) fn disk_size(&self) -> io::Result<u64> {
         let found = sys::fstatvfs(&*self.0)?;
@@ -489,6 +485,11 @@ fn is_unsupported(error: &io::Error) -> bool {
     [rustix::io::Errno::INVAL, rustix::io::Errno::NOSYS]
         .iter()
         .any(|no| errno == Some(no.raw_os_error()))
+}
+
+/// Returns whether an error says that there is no entry of a name, or of a part of a path.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Accepts that a disk does not support permission bits, or not these.

@@ -19,10 +19,20 @@ pub(crate) const ESCAPE_PREFIX: &str = "%raw%";
 const TEMP_PREFIX: &str = ".vfs-sync-tmp-";
 const DISPLACED_PREFIX: &str = ".vfs-sync-old-";
 
+/// Returns the unique part of the names that a file has before it gets its own, and its predecessor
+/// after that.
+pub(crate) fn unique() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}
+
 /// Returns a unique name for a file that an export is writing, ending in `end`.
 pub(crate) fn temporary(end: &str) -> OsString {
-    let unique = uuid::Uuid::now_v7().simple();
-    OsString::from(format!("{TEMP_PREFIX}{unique}{end}"))
+    OsString::from(format!("{TEMP_PREFIX}{}{end}", unique()))
+}
+
+/// Returns the name for a file that an export is writing.
+pub(crate) fn temporary_of(unique: &str) -> OsString {
+    OsString::from(format!("{TEMP_PREFIX}{unique}"))
 }
 
 /// Returns whether `name` has the exact form of [`temporary`]: imports ignore such files and the
@@ -33,7 +43,11 @@ pub(crate) fn is_temporary(name: &OsStr) -> bool {
 
 /// Returns a unique name for a file that an export moved aside and has not verified yet.
 pub(crate) fn displaced() -> OsString {
-    let unique = uuid::Uuid::now_v7().simple();
+    displaced_of(&unique())
+}
+
+/// Returns the name for a file that an export moves aside, and for the one that takes its place.
+pub(crate) fn displaced_of(unique: &str) -> OsString {
     OsString::from(format!("{DISPLACED_PREFIX}{unique}"))
 }
 

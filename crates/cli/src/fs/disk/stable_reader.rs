@@ -25,6 +25,7 @@ pub(crate) enum Cut {
 /// A reader of a file that fails at the end if the file changed during the read, so that the caller
 /// gets the bytes of one moment or none.
 pub(crate) struct StableReader<'a> {
+    folder: Folder,
     file: File,
     stat: Stat,
     stop: &'a CancellationToken,
@@ -38,7 +39,7 @@ impl<'a> StableReader<'a> {
         stop: &'a CancellationToken,
     ) -> io::Result<Self> {
         let (file, stat) = folder.open_file(name)?;
-        Ok(Self { file, stat, stop, cut: None })
+        Ok(Self { folder: folder.clone(), file, stat, stop, cut: None })
     }
 
     /// Returns the attributes at opening, which are still valid if the file was read to the end.
@@ -49,6 +50,11 @@ impl<'a> StableReader<'a> {
     /// Returns why the read failed, if it did.
     pub(crate) fn cut(self) -> Option<Cut> {
         self.cut
+    }
+
+    fn synced(&self) -> io::Result<Stat> {
+        self.folder.sync_file(&self.file)?;
+        stat_file(&self.file)
     }
 
     fn fail(&mut self, cut: Cut) -> io::Error {
@@ -68,7 +74,9 @@ impl Read for StableReader<'_> {
             return Err(self.fail(Cut::Interrupted));
         }
         match self.file.read(buffer) {
-            Ok(0) if !buffer.is_empty() => match stat_file(&self.file) {
+            // Synchronised here where the disk is not as a whole, so that the bytes that were read
+            // are those that survive.
+            Ok(0) if !buffer.is_empty() => match self.synced() {
                 Ok(now) if now.unchanged_since(&self.stat) => Ok(0),
                 Ok(_) => Err(self.fail(Cut::Changed)),
                 Err(error) => Err(self.fail(Cut::Io(error))),

@@ -75,8 +75,8 @@ impl Export<'_> {
     pub(super) fn respell(
         &mut self,
         disk: &Folder,
-        from: &OsStr,
-        to: &OsStr,
+        path: &Path,
+        (from, to): (&OsStr, &OsStr),
         rows: &mut HashMap<OsString, EntryRecord>,
     ) -> Option<Stat> {
         if from == to || !self.options.delete || self.options.dry_run || rows.contains_key(to) {
@@ -87,6 +87,7 @@ impl Export<'_> {
         // In doubt the disk may take them for two names after all.
         let is_one = disk.stat(to).is_ok_and(|stat| stat.id == before.id);
         is_one.then(|| destination::respell(disk, from, to))?.ok()?;
+        self.changed.add(path);
         let mut row = rows.remove(from)?;
         let after = disk.stat(to).ok()?;
         if record::is_unchanged(&row.disk, &before) && record::is_same_but_renamed(&before, &after)

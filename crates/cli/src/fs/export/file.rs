@@ -1,22 +1,25 @@
 //! Files of an export: compared with the disk and the record.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use vfs_sync_client::{EntryKind, EntryRecord, EntryState, Node, TreeState};
+use vfs_sync_client::{Child, EntryKind, EntryRecord, EntryState, Node, TreeState};
 use vfs_sync_core::content::Sha256Digest;
 use vfs_sync_core::id::ItemId;
+use vfs_sync_core::item::Name;
 
 use super::super::decision::{self, ToDisk};
 use super::super::destination::{Over, Wanted};
+use super::super::merge::awaits_content;
 use super::symlink::is_recorded_link;
 use super::{Export, Parent};
 use crate::error::Result;
 use crate::fs::disk::digest::digest;
 use crate::fs::disk::dir::{Folder, Kind, Stat};
-use crate::fs::disk::metadata;
+use crate::fs::disk::{metadata, names};
 use crate::fs::record;
 use crate::report::{Change, Problem, ProblemKind};
 
@@ -56,6 +59,48 @@ impl ToWrite {
 }
 
 impl Export<'_> {
+    /// Leaves out files whose content is on its way and that have the name of another item, so that
+    /// the other one keeps its name on the disk until both are merged.
+    pub(super) fn let_wait(
+        &mut self,
+        path: &Path,
+        children: &mut Vec<Child>,
+        rows: &HashMap<OsString, EntryRecord>,
+    ) {
+        if children.iter().all(|child| !awaits_content(&child.node)) {
+            return;
+        }
+        let here: HashSet<&ItemId> = rows.values().map(|row| &row.tree.item).collect();
+        let waits = |child: &Child| awaits_content(&child.node) && !here.contains(&child.node.id);
+        let mut first: HashMap<Name, ItemId> = HashMap::new();
+        for child in children.iter().filter(|child| !child.shortcut && !waits(child)) {
+            if let Some(name) = child.node.name.clone() {
+                let id = &child.node.id;
+                let least = first.entry(name).or_insert_with(|| id.clone());
+                if *id < *least {
+                    *least = id.clone();
+                }
+            }
+        }
+        let mut freed = HashSet::new();
+        children.retain(|child| {
+            let name = child.node.name.clone().filter(|name| first.contains_key(name));
+            let Some(name) = name.filter(|_| waits(child)) else { return true };
+            self.report.problems.add(no_content(&path.join(names::to_disk(&child.name))));
+            if child.name == name.as_str() {
+                freed.insert(name);
+            }
+            false
+        });
+        for child in children {
+            if let Some(name) = child.node.name.clone().filter(|name| freed.contains(name))
+                && first.get(&name) == Some(&child.node.id)
+            {
+                child.name = name.as_str().to_owned();
+            }
+        }
+    }
+
     /// Compares a file with the disk; returns it if it has to be written.
     #[allow(clippy::too_many_arguments, reason = "what is known of one entry")]
     pub(super) fn file(
@@ -216,7 +261,7 @@ impl Export<'_> {
             return Ok(());
         } else {
             let set = disk.set_file_mode_and_mtime(name, mode, mtime);
-            match set.and_then(|()| disk.stat(name)) {
+            match set.and_then(|()| disk.sync_attributes(name)).and_then(|()| disk.stat(name)) {
                 Ok(stat) => {
                     self.report.metadata_changed += 1;
                     now = stat;

@@ -100,6 +100,7 @@ impl Export<'_> {
         }
         match is_there {
             false => {
+                self.changed.add(at);
                 self.report.folders_created += 1;
                 self.change(Change::NewFolder, at);
             }
@@ -156,6 +157,7 @@ impl Export<'_> {
             let stat = folder.stat_self()?;
             match mode {
                 Some(mode) if stat.mode != mode => {
+                    self.changed.add(&path);
                     // The bits of a disk that refuses them stay, and are those to compare with.
                     folder.set_mode(mode).or_else(accept_refused_mode)?;
                     folder.stat_self()

@@ -4,13 +4,16 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use vfs_sync_client::{Child, EntryKind, EntryRecord, EntryState, RecordChange};
+use vfs_sync_client::{
+    Child, EntryKind, EntryRecord, EntryState, Intent, IntentKind, RecordChange,
+};
 
 use super::super::record;
 use super::{Export, Parent, split};
 use crate::error::Result;
 use crate::fs::disk::dir::{Folder, Kind, Stat};
 use crate::fs::disk::metadata::{OnDisk, on_disk};
+use crate::fs::disk::names;
 
 /// An entry that was renamed to its present place.
 pub(super) struct Brought {
@@ -88,23 +91,57 @@ impl Export<'_> {
             return Ok(None);
         }
         if before.kind == Kind::Folder {
+            // What waits is under its old path.
+            self.place_all()?;
             self.root.forget(&old);
         }
+        let mut row = row.clone();
+        let unique = self.intend_to_move(&row, at, child, parent)?;
+        self.rows.push(RecordChange::Settle(unique));
         if from.rename_to(old_name, disk, name).is_err() {
             return Ok(None);
         }
+        [old_parent, split(at).0].into_iter().for_each(|path| self.changed.add(path));
         let Ok(after) = disk.stat(name) else { return Ok(None) };
-        let mut row = row.clone();
         let was_as_recorded = record::is_unchanged(&row.disk, &before);
         if was_as_recorded && record::is_same_but_renamed(&before, &after) {
             row.disk.ctime = after.changed;
         }
-        (row.parent, row.name) = (parent.row, name.as_bytes().to_vec());
-        (row.tree.parent, row.tree.name) = (parent.item.cloned(), child.name.clone());
+        let row = moved_row(&row, name, child, parent);
         self.record.place(&row);
         self.brought.insert(after.id);
         self.report.moved += 1;
         self.rows.push(RecordChange::Put(Box::new(row.clone())));
         Ok(Some(Brought { from: old, stat: after, row }))
     }
+
+    /// Announces that the entry of a row is renamed to `at`; returns the intent's name. A crash of this
+    /// process does not lose it.
+    fn intend_to_move(
+        &self,
+        row: &EntryRecord,
+        at: &Path,
+        child: &Child,
+        parent: Parent<'_>,
+    ) -> Result<String> {
+        let unique = names::unique();
+        let intent = Intent {
+            unique: unique.clone(),
+            kind: IntentKind::Move,
+            path: at.as_os_str().as_bytes().to_vec(),
+            row: moved_row(row, split(at).1, child, parent),
+            replaces: None,
+        };
+        let intent = RecordChange::Intend(Box::new(intent));
+        self.client.directories().write(self.record.directory.id, vec![intent], false)?;
+        Ok(unique)
+    }
+}
+
+/// Returns the row of an entry at the place to which its item was moved.
+fn moved_row(row: &EntryRecord, name: &OsStr, child: &Child, parent: Parent<'_>) -> EntryRecord {
+    let mut row = row.clone();
+    (row.parent, row.name) = (parent.row, name.as_bytes().to_vec());
+    (row.tree.parent, row.tree.name) = (parent.item.cloned(), child.name.clone());
+    row
 }

@@ -12,7 +12,7 @@ use super::{Export, own_files, split};
 use crate::error::Result;
 use crate::fs::disk::digest::digest;
 use crate::fs::disk::dir::{Folder, Kind, Stat};
-use crate::fs::disk::link;
+use crate::fs::disk::{link, names};
 use crate::fs::{marker, record};
 use crate::output::counted;
 use crate::report::{Change, Problem, ProblemKind};
@@ -70,6 +70,7 @@ impl Export<'_> {
     /// Removes an entry that is as recorded; in a folder, it removes all such entries. Returns
     /// whether the entry was removed as a whole, or would be in a dry run.
     pub(super) fn remove_extra(&mut self, Extra { at, row, rules }: &Extra) -> Result<bool> {
+        self.place_all()?;
         struct Frame {
             at: PathBuf,
             row: Box<EntryRecord>,
@@ -167,6 +168,7 @@ impl Export<'_> {
         match self.root.folder(parent).and_then(|folder| folder.remove_folder(name)) {
             Ok(()) => {
                 self.report.removed += 1;
+                self.changed.add(parent);
                 self.rows.push(RecordChange::Remove(row.id));
                 return Ok(true);
             }
@@ -289,14 +291,17 @@ impl Export<'_> {
         row: &EntryRecord,
     ) -> Result<io::Result<bool>> {
         let deleted = self.trashes && self.client.node(&row.tree.item)?.is_none();
+        self.changed.add(split(at).0);
         // A folder is excluded to have its space.
         let mut aside = self.aside.as_mut().filter(|_| !self.excluding);
+        if let Some(aside) = aside.as_mut().filter(|_| deleted)
+            && let Ok(done) = aside.discard(folder, name, at, stat, &self.device)
+        {
+            return Ok(Ok(done));
+        }
         let mut dispose = |folder: &Folder, name: &OsStr| {
             let Some(aside) = &mut aside else { return folder.remove_file(name) };
-            let kept = match deleted {
-                true => aside.discard(folder, name, at),
-                false => aside.displace(folder, name, at),
-            };
+            let kept = aside.displace(folder, name, at, &names::unique());
             kept.or_else(|_| folder.remove_file(name))
         };
         Ok(destination::remove_expected(folder, name, stat, &mut dispose))

@@ -56,6 +56,7 @@ impl Export<'_> {
             while !self.reading.is_empty() && !self.stop.is_cancelled() {
                 self.write_next().await?;
             }
+            self.place_all()?;
         } else if let (Some(row), Some(disk)) = (&row, disk)
             && self.options.delete
             && (self.options.yes || !self.record.is_before_rebuild())

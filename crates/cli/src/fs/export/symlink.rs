@@ -2,17 +2,17 @@
 //! them.
 
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use vfs_sync_client::{EntryKind, EntryRecord, EntryState, Node, RecordChange};
+use vfs_sync_client::{EntryKind, EntryRecord, EntryState, Node};
 
-use super::super::destination::{self, Over, Placed};
+use super::super::destination::{self, Over};
+use super::place::Unplaced;
 use super::{Export, Parent};
 use crate::error::Result;
 use crate::fs::disk::dir::{Folder, Kind, Stat};
-use crate::fs::disk::link;
+use crate::fs::disk::{link, names};
 use crate::fs::record;
 use crate::report::{Change, Problem, ProblemKind};
 
@@ -86,23 +86,21 @@ impl Export<'_> {
             self.change(if stat.is_some() { Change::Content } else { Change::NewFile }, at);
             return Ok(());
         }
-        match destination::write_link(disk, name, target, over, &self.device) {
-            Ok(Placed { stat, kept }) => {
-                self.report.files_written += 1;
-                if let Some(copy) = kept {
-                    self.kept(at, &copy);
-                }
-                // Another entry may have taken the name already.
-                match disk.stat(name).ok().filter(|now| now.id == stat.id) {
-                    Some(now) => self.record_link(name, (node, target), now, before, parent)?,
-                    None => self.rows.extend(row.map(|row| RecordChange::Remove(row.id))),
-                }
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let detail = "another file appeared in its place during the export";
-                self.problem(Problem::new(at, ProblemKind::Differs, detail));
-                Ok(())
+        let unique = names::unique();
+        match destination::write_link(disk, &unique, target) {
+            Ok(stat) => {
+                let row = self.link_row(name, (node, target), &stat, before.as_ref(), parent);
+                let (folder, at) = (disk.clone(), at.to_owned());
+                self.wait_to_place(Unplaced {
+                    folder,
+                    at,
+                    unique,
+                    over,
+                    stat,
+                    row,
+                    before,
+                    bytes: 0,
+                })
             }
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error()) => {
                 let detail = format!("the disk has no symbolic links: {error}");
@@ -121,17 +119,28 @@ impl Export<'_> {
         before: Option<EntryRecord>,
         parent: Parent<'_>,
     ) -> Result<()> {
-        let id = before.as_ref().map_or_else(|| self.record.new_id(), |row| row.id);
-        let row = EntryRecord {
+        let row = self.link_row(name, (node, target), &stat, before.as_ref(), parent);
+        self.put(before.as_ref(), row)
+    }
+
+    fn link_row(
+        &mut self,
+        name: &OsStr,
+        (node, target): (&Node, &OsStr),
+        stat: &Stat,
+        before: Option<&EntryRecord>,
+        parent: Parent<'_>,
+    ) -> EntryRecord {
+        let id = before.map_or_else(|| self.record.new_id(), |row| row.id);
+        EntryRecord {
             id,
             parent: parent.row,
             name: name.as_bytes().to_vec(),
-            disk: self.record.disk(&stat, Some(link::digest(target))),
+            disk: self.record.disk(stat, Some(link::digest(target))),
             tree: record::tree(node, parent.item),
             state: EntryState::Agreed,
             coming: None,
-            made: before.as_ref().is_some_and(|row| row.made),
-        };
-        self.put(before.as_ref(), row)
+            made: before.is_some_and(|row| row.made),
+        }
     }
 }

@@ -1,20 +1,21 @@
 //! Writes the contents of an export to the disk, and the rows that record them.
 
-use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use vfs_sync_client::{ClientError, EntryRecord, EntryState, LocalContent, RecordChange};
 
-use super::super::destination::{self, NotWritten, Over, Placed};
+use super::super::destination::{self, NotWritten, Over};
 use super::file::ToWrite;
+use super::place::Unplaced;
 use super::{Export, ExportReport};
 use crate::error::{Failure, Result};
 use crate::fs::disk::dir::Folder;
+use crate::fs::disk::names;
 use crate::report::{Change, Problem, ProblemKind};
 
 /// The number of files whose contents are prepared in advance. The client limits the downloads.
@@ -28,6 +29,8 @@ pub(super) const LARGE: u64 = 1024 * 1024;
 const ASKED_TOGETHER: usize = 128;
 /// The number of rows that are written together, after one synchronisation of the disk.
 const ROWS_TOGETHER: usize = 32_768;
+/// The time after which a wait for a content is begun again.
+const A_WHILE: Duration = Duration::from_secs(60);
 /// The number of bytes after which the disk is synchronised.
 const UNSYNCED_BYTES: u64 = 1024 * 1024 * 1024;
 
@@ -124,9 +127,18 @@ impl Export<'_> {
             return Ok(());
         };
         self.ahead -= file.wanted.size.min(LARGE);
-        let content = tokio::select! {
-            content = content => content.map_err(|error| Failure::failed(error.to_string()))?,
-            () = self.stop.cancelled() => return Ok(()),
+        let mut content = content;
+        let content = loop {
+            let due = self.waiting.due().unwrap_or_else(|| Instant::now() + A_WHILE);
+            tokio::select! {
+                biased;
+                content = &mut content => {
+                    break content.map_err(|error| Failure::failed(error.to_string()))?;
+                }
+                () = self.stop.cancelled() => return Ok(()),
+                // Those that are complete do not wait for one that is slow to come.
+                () = tokio::time::sleep_until(due.into()) => self.place_all()?,
+            }
         };
         match content {
             Ok(content) => self.write(&disk, &at, &file, &content),
@@ -145,85 +157,37 @@ impl Export<'_> {
         file: &ToWrite,
         content: &LocalContent,
     ) -> Result<()> {
-        // Where the disk confuses two names, a file just written is not overwritten.
-        let replaces = !matches!(file.over, Over::Nothing);
-        if replaces && disk.stat(&file.name).is_ok_and(|stat| self.written.contains(&stat.id)) {
-            let detail = "the disk confuses its name with that of a file beside it";
-            self.problem(Problem::new(at, ProblemKind::Differs, detail));
-            return Ok(());
-        }
-        if let Over::Expected(stat) = &file.over
-            && self.stays_open(at, stat)
-        {
-            return Ok(());
-        }
         let reader = content.reader()?;
-        let (name, wanted, device) = (&file.name, &file.wanted, self.device.as_str());
-        let aside = &mut self.aside;
-        let mut dispose = |folder: &Folder, name: &OsStr| match aside {
-            Some(aside) => aside.displace(folder, name, at).or_else(|_| folder.remove_file(name)),
-            None => folder.remove_file(name),
-        };
-        let mut done = destination::write_file(
-            disk,
-            name,
-            wanted,
-            reader,
-            file.over,
-            device,
-            &mut dispose,
-            self.stop,
-        );
-        if self.options.force
-            && matches!(&done, Err(NotWritten::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists)
-            && !disk.stat(name).is_ok_and(|stat| self.written.contains(&stat.id))
-        {
-            // It appeared since the folder was read: it is kept like one that was there before.
-            let reader = content.reader()?;
-            done = destination::write_file(
-                disk,
-                name,
-                wanted,
-                reader,
-                Over::Anything,
-                device,
-                &mut dispose,
-                self.stop,
-            );
-        }
-        match done {
-            Ok(Placed { stat, kept }) => {
-                self.written.insert(stat.id);
-                self.report.files_written += 1;
-                self.report.bytes += file.wanted.size;
-                self.unsynced += file.wanted.size;
-                if let Some(copy) = kept {
-                    self.kept(at, &copy);
-                }
-                if stat.size == file.wanted.size {
-                    let row = EntryRecord {
-                        id: file.row,
-                        parent: file.parent,
-                        name: file.name.as_bytes().to_vec(),
-                        disk: self.record.disk(&stat, Some(file.wanted.digest)),
-                        tree: file.tree.clone(),
-                        state: EntryState::Agreed,
-                        coming: None,
-                        made: false,
-                    };
-                    self.put(None, row)?;
-                } else {
-                    self.rows.push(RecordChange::Remove(file.row));
-                }
+        let unique = names::unique();
+        match destination::write_file(disk, &unique, &file.wanted, reader, self.stop) {
+            Ok(stat) => {
+                let row = EntryRecord {
+                    id: file.row,
+                    parent: file.parent,
+                    name: file.name.as_bytes().to_vec(),
+                    disk: self.record.disk(&stat, Some(file.wanted.digest)),
+                    tree: file.tree.clone(),
+                    state: EntryState::Agreed,
+                    coming: None,
+                    made: false,
+                };
+                let (folder, at, over) = (disk.clone(), at.to_owned(), file.over);
+                let (before, bytes) = (file.before.clone(), file.wanted.size);
+                self.wait_to_place(Unplaced {
+                    folder,
+                    at,
+                    unique,
+                    over,
+                    stat,
+                    row,
+                    before,
+                    bytes,
+                })?;
             }
             Err(NotWritten::Interrupted) => {}
             Err(NotWritten::WrongBytes) => {
                 let detail = "the content is not the one that the tree names";
                 self.problem(Problem::new(at, ProblemKind::Unreadable, detail));
-            }
-            Err(NotWritten::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let detail = "another file appeared in its place during the export";
-                self.problem(Problem::new(at, ProblemKind::Differs, detail));
             }
             Err(NotWritten::Io(error)) => self.unwritable(at, error)?,
         }
@@ -239,13 +203,14 @@ impl Export<'_> {
     }
 
     pub(super) fn flush_if_full(&mut self) -> Result<()> {
-        if self.rows.len() >= ROWS_TOGETHER || self.unsynced >= UNSYNCED_BYTES {
-            self.flush()?;
+        if self.rows.len() < ROWS_TOGETHER && self.unsynced < UNSYNCED_BYTES {
+            return Ok(());
         }
-        Ok(())
+        self.place_all()?;
+        self.flush()
     }
 
-    /// Synchronises the disk, then writes the rows of the written entries.
+    /// Synchronises the disk, then writes the rows of the placed entries.
     pub(super) fn flush(&mut self) -> Result<()> {
         if self.options.dry_run {
             self.rows.clear();
@@ -253,10 +218,7 @@ impl Export<'_> {
         if self.rows.is_empty() && self.unsynced == 0 {
             return Ok(());
         }
-        let what = format!("cannot write to {}", self.root.path().display());
-        let top = self.root.folder(Path::new(""));
-        top.and_then(|top| top.sync_disk()).map_err(Failure::io(what))?;
-        self.unsynced = 0;
+        self.sync_disk()?;
         let rows = std::mem::take(&mut self.rows);
         if !rows.is_empty() {
             self.client.directories().write(self.record.directory.id, rows, true)?;

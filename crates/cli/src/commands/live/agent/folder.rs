@@ -104,6 +104,8 @@ pub(super) struct Folder {
     scanned: Option<Scanned>,
     /// The lock of the directory, once this agent has it.
     lock: Option<File>,
+    /// True once an import has resolved what a crash has left.
+    resolved: bool,
 }
 
 impl Folder {
@@ -136,6 +138,7 @@ impl Folder {
             last_in_step: None,
             scanned: None,
             lock: None,
+            resolved: false,
         }
     }
 
@@ -187,6 +190,11 @@ impl Folder {
     /// Looks at the files that the directory lost: those that a program has changed since come back.
     pub(super) fn tidy(&mut self, device: &str) {
         let now = Instant::now();
+        if !self.resolved {
+            // An import first finds out what a crash has left there.
+            self.tidy_due = now + aside::LOOK_EVERY;
+            return;
+        }
         let trash = self.empty_due <= now;
         let tidied = aside::tidy(&self.live.directory, device, trash, SystemTime::now());
         if trash {
@@ -403,6 +411,7 @@ impl Folder {
             return Err(shutdown::interrupted());
         }
         self.failed = None;
+        self.resolved = true;
         self.seen |= report.problems.failures() == 0;
         self.has_scanned(board, Some(&report));
         let held = import::held(&report, &self.live.directory).map(|failure| failure.message);

@@ -13,6 +13,7 @@ use super::Folder;
 use crate::error::{Failure, Result};
 use crate::escape::escaped;
 use crate::fs::disk::dir::{Folder as DiskFolder, Root};
+use crate::fs::intents;
 use crate::fs::marker::{self, Marker};
 use crate::fs::record::Record;
 
@@ -115,7 +116,8 @@ impl Folder {
     /// Removes all rows of the directory's record: both sides join as the first time.
     fn drop_record(&mut self, client: &SyncClient, root: &mut Root) -> Result<()> {
         if let Some((record, rows)) = self.top_rows(client, root)? {
-            let removed = rows.into_iter().map(|row| RecordChange::Remove(row.id)).collect();
+            let mut removed = intents::forget(client, record.id)?;
+            removed.extend(rows.into_iter().map(|row| RecordChange::Remove(row.id)));
             client.directories().write(record.id, removed, true)?;
         }
         self.live.joined = false;
