@@ -3,6 +3,19 @@
 
 use std::collections::BTreeSet;
 
+/// The oldest schema whose programs work on the present one: they neither fail on it, nor leave rows
+/// that are wrong by it. A database keeps the number (`compatible` in `meta`), so that a program of
+/// the version before can be started again on a database that this one has migrated.
+pub(crate) const COMPATIBLE_SINCE: i64 = 14;
+/// The number of steps for which [`COMPATIBLE_SINCE`] was decided: a new step is to be thought about.
+pub(crate) const DECIDED_FOR: usize = 14;
+
+/// Returns whether a program that knows the schema `known` works on a newer one, by the number that
+/// the database keeps.
+pub(crate) fn works_on_newer(known: i64, compatible_since: Option<i64>) -> bool {
+    compatible_since.is_some_and(|since| since <= known)
+}
+
 /// Returns the tables that exist after `steps`; each statement begins a line.
 pub(crate) fn tables<'a>(steps: &[&'a str]) -> BTreeSet<&'a str> {
     let mut tables = BTreeSet::new();

@@ -8,7 +8,7 @@ use vfs_sync_core::time::Timestamp;
 
 use super::topics::trash::fill;
 use super::transaction::PostgresTransaction;
-use crate::backend::schema::tables;
+use crate::backend::schema::{COMPATIBLE_SINCE, DECIDED_FOR, tables, works_on_newer};
 use crate::command::users::members::regrant_all;
 use crate::encoding;
 use crate::error::{Result, StoreError};
@@ -32,6 +32,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0014.sql"),
     include_str!("migrations/0015.sql"),
 ];
+const _: () = assert!(STEPS.len() == DECIDED_FOR);
 
 /// The first version in which grants give access.
 const GRANTS_GIVE_ACCESS: i64 = 2;
@@ -75,7 +76,10 @@ pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64> 
         .await?;
     }
     if found > known {
-        return Err(StoreError::NewerSchema { found, known });
+        let row = tx.query_opt("SELECT value FROM meta WHERE name = 'compatible'", &[]).await?;
+        if !works_on_newer(known, row.map(|row| row.try_get(0)).transpose()?) {
+            return Err(StoreError::NewerSchema { found, known });
+        }
     }
     for (version, step) in (1i64..).zip(STEPS) {
         if version > found {
@@ -92,6 +96,14 @@ pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64> 
     if (1..HAS_TRASH).contains(&found) {
         fill(&mut PostgresTransaction::new(&tx, BTreeSet::new()), now).await?;
     }
+    if found < known {
+        tx.execute(
+            "INSERT INTO meta (name, value) VALUES ('compatible', $1) \
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            &[&COMPATIBLE_SINCE],
+        )
+        .await?;
+    }
     let epoch = Epoch::first(now).as_u64() as i64;
     tx.execute(
         "INSERT INTO meta (name, value) VALUES ('epoch', $1) ON CONFLICT (name) DO NOTHING",
@@ -104,5 +116,5 @@ pub(super) async fn migrate(client: &mut Client, now: Timestamp) -> Result<i64> 
     )
     .await?;
     tx.commit().await?;
-    Ok(known)
+    Ok(known.max(found))
 }

@@ -7,7 +7,7 @@ use vfs_sync_core::time::Timestamp;
 
 use super::topics::trash::fill;
 use super::transaction::SqliteTransaction;
-use crate::backend::schema::tables;
+use crate::backend::schema::{COMPATIBLE_SINCE, DECIDED_FOR, tables, works_on_newer};
 use crate::command::users::members::regrant_all;
 use crate::encoding;
 use crate::error::{Result, StoreError};
@@ -32,6 +32,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0014.sql"),
     include_str!("migrations/0015.sql"),
 ];
+const _: () = assert!(STEPS.len() == DECIDED_FOR);
 
 /// The first version in which grants give access.
 const GRANTS_GIVE_ACCESS: i64 = 2;
@@ -97,7 +98,11 @@ pub(super) fn migrate(
         tx.query_row("SELECT max(version) FROM schema_version", [], |row| row.get(0))?;
     let found = found.unwrap_or(0);
     if found > known {
-        return Err(StoreError::NewerSchema { found, known });
+        let since = "SELECT value FROM meta WHERE name = 'compatible'";
+        let since = tx.query_row(since, [], |row| row.get(0)).optional()?;
+        if !works_on_newer(known, since) {
+            return Err(StoreError::NewerSchema { found, known });
+        }
     }
     for (version, step) in (1..).zip(STEPS) {
         if version > found {
@@ -115,6 +120,12 @@ pub(super) fn migrate(
     if (1..HAS_TRASH).contains(&found) {
         block_on(fill(&mut SqliteTransaction::new(&tx), now))?;
     }
+    if found < known {
+        tx.execute(
+            "INSERT OR REPLACE INTO meta (name, value) VALUES ('compatible', ?1)",
+            [COMPATIBLE_SINCE],
+        )?;
+    }
     let epoch: Option<i64> = tx
         .query_row("SELECT value FROM meta WHERE name = 'epoch'", [], |row| row.get(0))
         .optional()?;
@@ -127,5 +138,5 @@ pub(super) fn migrate(
     let id = encoding::database_id(now, begins.unwrap_or(0));
     tx.execute("INSERT OR IGNORE INTO identity (name, value) VALUES ('id', ?1)", [id])?;
     tx.commit()?;
-    Ok(known)
+    Ok(known.max(found))
 }

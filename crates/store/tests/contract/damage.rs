@@ -26,8 +26,22 @@ pub(crate) async fn a_restart_keeps_everything(scene: Scene) {
     assert_eq!(again.results[1].status, PushStatus::Applied);
 }
 
+pub(crate) async fn a_newer_schema_is_used_as_it_is_if_programs_of_this_one_work_on_it(
+    scene: Scene,
+) {
+    scene.apply("laptop", vec![folder(1, "a")]).await;
+    scene.tamper("INSERT INTO schema_version VALUES (99, 0)").await;
+    scene.tamper("ALTER TABLE realms ADD COLUMN novelty TEXT").await;
+    let database = scene.database.clone().unwrap();
+    assert_eq!(vfs_sync_store::migrate(&database, at(0)).await.unwrap(), 99);
+    let scene = scene.reopened().await;
+    scene.apply("laptop", vec![folder(2, "b")]).await;
+    assert_eq!(scene.settle().await.len(), 2);
+}
+
 pub(crate) async fn a_newer_schema_is_refused(scene: Scene) {
     scene.tamper("INSERT INTO schema_version VALUES (99, 0)").await;
+    scene.tamper("UPDATE meta SET value = 99 WHERE name = 'compatible'").await;
     let database = scene.database.clone().unwrap();
     for refused in [
         vfs_sync_store::open(&database, at(0)).await.map(|_| ()),

@@ -243,6 +243,7 @@ mod kept {
         damage:
             a_restart_keeps_everything
             a_newer_schema_is_refused
+            a_newer_schema_is_used_as_it_is_if_programs_of_this_one_work_on_it
             a_database_that_lost_a_table_is_refused
             a_malformed_item_fails_the_push_and_changes_nothing
             a_malformed_reconcile_state_is_named
