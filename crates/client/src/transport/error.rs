@@ -89,6 +89,9 @@ pub enum TransportError {
     },
 }
 
+/// The field of an answer that has its epoch.
+const EPOCH: &str = "epoch";
+
 /// The `storageCode` of an object store that is full.
 pub(crate) const STORAGE_FULL: &str = "StorageFull";
 
@@ -171,8 +174,13 @@ impl TransportError {
     /// Creates the error for an answer with an earlier epoch than one before it, which breaks the
     /// protocol.
     pub(crate) fn earlier_epoch(call: &'static str, earlier: &EarlierEpoch) -> Self {
-        let (field, reason) = ("epoch".into(), earlier.to_string());
+        let (field, reason) = (EPOCH.into(), earlier.to_string());
         Self::MalformedResponse { call, field, reason }
+    }
+
+    /// Returns whether the answer has an earlier epoch than one before it.
+    pub(crate) fn is_of_earlier_epoch(&self) -> bool {
+        matches!(self, Self::MalformedResponse { field, .. } if field == EPOCH)
     }
 
     /// Creates a network error without a time to wait.
