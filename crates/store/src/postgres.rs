@@ -33,8 +33,9 @@ use crate::error::{Result, StoreError};
 use crate::moves::{Announcements, HeadObserver, Observers};
 use crate::open::SchemaVersion;
 use hosts::{CONNECTIONS, Hosts};
+use place::Place;
 use relay::Relay;
-use transaction::PostgresTransaction;
+use transaction::{PostgresTransaction, answered};
 
 /// Those that stay for the server's own calls, which nobody's requests may hold up.
 const OWN_CONNECTIONS: usize = 2;
@@ -53,37 +54,12 @@ const ATTEMPTS: u32 = 8;
 pub struct PostgresStore {
     hosts: Arc<Hosts>,
     served: Arc<Served>,
-    watch: Watch,
     large: usize,
     /// The bytes of memory that planning one change may take.
     plan_memory: PlanMemory,
     large_turns: Semaphore,
     observers: Arc<Observers>,
     relay: Relay,
-}
-
-/// A look at whether the database answers anybody: one that is frozen keeps its connections, and
-/// what was sent to it arrives.
-#[derive(Default)]
-struct Watch {
-    /// The time of the last look, and whether it answered. Held while it is asked, once for all callers.
-    last: tokio::sync::Mutex<Option<(Instant, bool)>>,
-}
-
-impl Watch {
-    /// Asks the database on a connection of its own.
-    async fn answers(&self, hosts: &Hosts) -> bool {
-        let asked = Instant::now();
-        let mut last = self.last.lock().await;
-        if let Some((at, answered)) = *last
-            && at >= asked
-        {
-            return answered;
-        }
-        let answered = hosts.answers().await;
-        *last = Some((Instant::now(), answered));
-        answered
-    }
 }
 
 impl PostgresStore {
@@ -100,8 +76,9 @@ impl PostgresStore {
         let store = Self::of(url)?;
         let mut client = store.hosts.writer().await?;
         migrations::migrate(&mut client, now).await?;
-        place::check(&mut client, Some(now), &store.served).await?;
-        store.hosts.start();
+        let place = Place::of(&client).await?;
+        place::check(&mut client, &place, Some(now), &store.served).await?;
+        store.hosts.start(&place);
         drop(client);
         Ok(store)
     }
@@ -132,12 +109,12 @@ impl PostgresStore {
 
     fn of(url: &str) -> Result<Self> {
         let served = Arc::<Served>::default();
-        let hosts = Arc::new(Hosts::of(url, Arc::clone(&served))?);
-        let (watch, large_turns) = (Watch::default(), Semaphore::new(LARGE_AT_ONCE));
+        let hosts = Hosts::of(url, Arc::clone(&served))?;
+        let large_turns = Semaphore::new(LARGE_AT_ONCE);
         let (large, plan_memory) = (LARGE, PlanMemory::UNBOUNDED);
         let observers = Arc::<Observers>::default();
         let relay = Relay::new(Arc::clone(&hosts), Arc::clone(&observers));
-        Ok(Self { hosts, served, watch, large, plan_memory, large_turns, observers, relay })
+        Ok(Self { hosts, served, large, plan_memory, large_turns, observers, relay })
     }
 
     /// Sets the number of rows that a transaction loads without being large; 10,000 by default.
@@ -181,29 +158,29 @@ impl PostgresStore {
         self.note_pool();
         let mut realms = BTreeSet::new();
         for _ in 0..ATTEMPTS {
-            let mut client = self.hosts.client().await?;
-            let transaction = client.transaction().await?;
-            let mut tx = PostgresTransaction::new(&transaction, realms).held_to(&self.served);
-            tx.limit = RowLimit::of(rows);
-            tx.plan_memory = self.plan_memory;
-            let outcome = command.run(&mut tx).await;
-            let is_large = tx.limit.is_exceeded();
-            let (begun, written, moved) = (tx.begun, tx.written, tx.moved);
-            realms = tx.realms;
-            let committed = match outcome {
-                Ok(answer) => {
-                    let begun = Instant::now();
-                    let committed = transaction.commit().await;
-                    metrics::histogram!("vfs_sync_commit_duration_seconds").record(begun.elapsed());
-                    metrics::histogram!("vfs_sync_commit_transactions").record(1.0);
-                    committed.map(|()| answer).map_err(StoreError::from)
-                }
-                Err(error) => {
-                    // A connection that cannot roll back is dropped, which does.
-                    let _ = transaction.rollback().await;
-                    Err(error)
-                }
+            let (mut client, moves) = self.hosts.lease().await?;
+            let attempt = async {
+                let transaction = answered(client.transaction()).await?;
+                let mut tx = PostgresTransaction::new(&transaction, std::mem::take(&mut realms))
+                    .held_to(&self.served);
+                tx.limit = RowLimit::of(rows);
+                tx.plan_memory = self.plan_memory;
+                let outcome = command.run(&mut tx).await;
+                let is_large = tx.limit.is_exceeded();
+                let (begun, written, moved) = (tx.begun, tx.written, tx.moved);
+                realms = tx.realms;
+                let committed = match outcome {
+                    Ok(answer) => commit(transaction).await.map(|()| answer),
+                    Err(error) => {
+                        // A connection that cannot roll back is dropped, which does.
+                        let _ = transaction.rollback().await;
+                        Err(error)
+                    }
+                };
+                Ok::<_, StoreError>((committed, is_large, begun, written, moved))
             };
+            let (committed, is_large, begun, written, moved) =
+                hosts::while_present(moves, Box::pin(attempt)).await?;
             match committed {
                 Err(_) if is_large => return Ok(None),
                 Err(StoreError::Conflict) => {}
@@ -226,14 +203,11 @@ impl PostgresStore {
 
     /// Watches whether the database answers while an operation is in progress.
     async fn watched<T>(&self, running: impl Future<Output = Result<T>>) -> Result<T> {
-        let host = self.hosts.present();
         let mut running = std::pin::pin!(running);
         let answer = loop {
             match tokio::time::timeout(STILL, &mut running).await {
                 Ok(answer) => break answer,
-                // A connection to a former host may never be answered again.
-                Err(_) if self.hosts.is_present(&host) && self.watch.answers(&self.hosts).await => {
-                }
+                Err(_) if self.hosts.look().await => {}
                 Err(_) => {
                     let text = "it does not answer".to_owned();
                     break Err(StoreError::Unavailable(text));
@@ -241,7 +215,7 @@ impl PostgresStore {
             }
         };
         if matches!(answer, Err(StoreError::Unavailable(_))) {
-            self.hosts.look_beyond_soon(&host);
+            drop(self.hosts.look());
         }
         if !matches!(answer, Err(StoreError::WentBack)) {
             return answer;
@@ -250,6 +224,14 @@ impl PostgresStore {
         self.writes(NewEpoch { now, chance }).await?;
         Err(went_back())
     }
+}
+
+async fn commit(transaction: deadpool_postgres::Transaction<'_>) -> Result<()> {
+    let begun = Instant::now();
+    let committed = answered(transaction.commit()).await;
+    metrics::histogram!("vfs_sync_commit_duration_seconds").record(begun.elapsed());
+    metrics::histogram!("vfs_sync_commit_transactions").record(1.0);
+    committed
 }
 
 fn is_conflict(error: &tokio_postgres::Error) -> bool {
@@ -296,17 +278,17 @@ impl From<tokio_postgres::Error> for StoreError {
 
 impl Backend for PostgresStore {
     async fn reads<C: Command>(&self, command: C) -> Result<C::Answer> {
-        let mut client = self.hosts.client().await?;
-        let transaction = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await?;
-        let mut tx = PostgresTransaction::on_snapshot(&transaction).held_to(&self.served);
-        let answer = command.run(&mut tx).await?;
-        transaction.commit().await?;
-        Ok(answer)
+        let (mut client, moves) = self.hosts.lease().await?;
+        let reading = async {
+            let snapshot =
+                client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+            let transaction = answered(snapshot.read_only(true).start()).await?;
+            let mut tx = PostgresTransaction::on_snapshot(&transaction).held_to(&self.served);
+            let answer = command.run(&mut tx).await?;
+            answered(transaction.commit()).await?;
+            Ok(answer)
+        };
+        hosts::while_present(moves, Box::pin(reading)).await
     }
 
     async fn writes<C: Command>(&self, command: C) -> Result<C::Answer> {

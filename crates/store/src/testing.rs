@@ -324,8 +324,9 @@ fn wait_until_ready(pg_isready: &Path, directory: &Path, port: Option<u16>) -> i
     Err(io::Error::other(format!("the server does not start: {log}")))
 }
 
-/// The directory with the newest `initdb`.
-fn programs() -> Option<PathBuf> {
+/// Returns the directory with the newest `initdb`, and PostgreSQL's other programs.
+#[must_use]
+pub fn programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut debian: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
         .map(|versions| versions.flatten().map(|version| version.path().join("bin")).collect())

@@ -107,6 +107,11 @@ pub(crate) const FAMILIES: &[Family] = &[
         "state",
         "Connections to PostgreSQL: open, idle, waited for, and the most.",
     ),
+    counter(
+        "vfs_sync_database_moves_total",
+        "",
+        "Times that PostgreSQL was found at another place: a failover, a restart or a restore.",
+    ),
     gauge("vfs_sync_database_primary", "", "1 if the database takes writes, 0 on a standby."),
     gauge("vfs_sync_database_standbys", "", "Standbys that the database knows of."),
     gauge(

@@ -1,26 +1,30 @@
 //! The hosts of the database: one pool of connections, to the host that takes writes.
 //!
-//! A URL with several hosts names a primary and its standbys. Connections go to one host, until it
-//! does not answer, refuses, or has become a standby; then all hosts are asked at one time, and the
-//! first of them that takes writes gets a new pool. A connection of the old pool is not used again,
-//! even if its host returns: it may be one that believes to be the primary still.
+//! A URL with several hosts names a primary and its standbys; one host may be a pooler or an address
+//! that moves. All hosts are asked at one time, every few seconds and whenever the present one does
+//! not answer, refuses, or has become a standby. The primary of the latest timeline gets a new pool
+//! if it is another server than the present pool's, and no connection of the old pool is used again:
+//! its server may believe to be the primary still.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod,
+    Runtime,
 };
 use futures::future::join_all;
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_postgres::config::Host;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{place, tls};
+use super::place::{self, Place};
+use super::tls;
 use crate::backend::served::Served;
 use crate::error::{Result, StoreError};
 
@@ -33,6 +37,9 @@ const CONNECTION_WAIT: Duration = Duration::from_secs(10);
 const HOST_WAIT: Duration = Duration::from_secs(2);
 /// The time that the only host has to answer at all.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(4);
+/// The time between two looks at the hosts: for so long at most, a process that reaches a former
+/// primary and its successor is served by the former one.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The time without any response from the database, to statements or to keep-alive probes, after
 /// which a connection is closed. Otherwise a connection that vanished without a FIN would block its
 /// callers for a quarter of an hour.
@@ -57,6 +64,9 @@ const SESSION: &str = "\
 type Connected =
     (Client, Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>);
 
+/// A connection of a pool, and the signal that the pool is replaced.
+type Lease = (deadpool_postgres::Client, watch::Receiver<Present>);
+
 /// The hosts of the database, and the pool of the present one.
 pub(super) struct Hosts {
     /// The settings of each host, in the order of the URL.
@@ -66,15 +76,43 @@ pub(super) struct Hosts {
     /// True once the schema is there: each new connection is then checked for its place.
     started: Arc<AtomicBool>,
     present: watch::Sender<Present>,
-    /// Held by the caller that looks for another host.
-    looking: tokio::sync::Mutex<()>,
+    /// The last look at the hosts. Held while they are asked, once for all callers.
+    last: tokio::sync::Mutex<Look>,
 }
 
-/// The host that connections go to.
+/// The pool of the host that connections go to.
 #[derive(Clone)]
 pub(super) struct Present {
     index: usize,
     pub(super) pool: Pool,
+    /// The place of all connections of the pool, once one of them is checked.
+    place: Arc<OnceLock<Place>>,
+}
+
+impl Present {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.place, &other.place)
+    }
+}
+
+/// The findings of a look at the hosts.
+#[derive(Default)]
+struct Look {
+    begun: Option<Instant>,
+    /// True if the present host answered, or refused.
+    answered: bool,
+    /// The last warning, which is not logged again as long as it holds.
+    complaint: Option<&'static str>,
+}
+
+/// The condition in which a host is found.
+#[derive(Debug)]
+enum Found {
+    Silent,
+    /// It refuses connections or questions.
+    Refusing,
+    Standby,
+    Primary(Place),
 }
 
 impl Hosts {
@@ -82,53 +120,77 @@ impl Hosts {
     ///
     /// # Errors
     /// [`StoreError::InvalidUrl`] says what is wrong with the URL, without its password.
-    pub(super) fn of(url: &str, served: Arc<Served>) -> Result<Self> {
+    pub(super) fn of(url: &str, served: Arc<Served>) -> Result<Arc<Self>> {
         let (hosts, parameters) = parse(url)?;
         let tls = parameters.connector()?;
         let started = Arc::<AtomicBool>::default();
-        let pool = pool(&hosts[0], hosts.len() > 1, &tls, &started, &served)?;
-        let present = watch::Sender::new(Present { index: 0, pool });
-        Ok(Self { hosts, tls, served, started, present, looking: tokio::sync::Mutex::default() })
+        let place = Arc::default();
+        let pool = pool(&hosts[0], hosts.len() > 1, &tls, &started, &served, &place)?;
+        let present = watch::Sender::new(Present { index: 0, pool, place });
+        let last = tokio::sync::Mutex::default();
+        Ok(Arc::new(Self { hosts, tls, served, started, present, last }))
     }
 
-    /// Has each new connection checked for its place from now on.
-    pub(super) fn start(&self) {
+    /// Has each new connection checked for its place from now on, and the hosts looked at regularly
+    /// as long as they are used. `place` is that of the present connections.
+    pub(super) fn start(self: &Arc<Self>, place: &Place) {
+        self.present.borrow().place.get_or_init(|| place.clone());
         self.started.store(true, Ordering::Release);
+        let hosts = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut looks = tokio::time::interval(LOOK_EVERY);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                looks.tick().await;
+                let Some(hosts) = hosts.upgrade() else { return };
+                hosts.look().await;
+            }
+        });
     }
 
     pub(super) fn present(&self) -> Present {
         self.present.borrow().clone()
     }
 
-    /// Takes a connection of the pool. If it cannot be had and there are other hosts, looks for one
-    /// that takes writes.
-    pub(super) async fn client(&self) -> Result<deadpool_postgres::Client> {
-        let present = self.present();
+    /// Takes a connection of the pool. If it cannot be had, or leads elsewhere than the others,
+    /// looks for a host that takes writes.
+    pub(super) async fn client(self: &Arc<Self>) -> Result<deadpool_postgres::Client> {
+        self.lease().await.map(|lease| lease.0)
+    }
+
+    /// Takes a connection as [`Hosts::client`] does, with the signal that its pool is replaced.
+    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease> {
+        let (present, moves) = self.present_and_moves();
         match present.pool.get().await {
-            Ok(client) => Ok(client),
-            Err(error) if self.hosts.len() > 1 && is_of_host(&error) => {
-                self.look_beyond(present.index).await;
-                self.present().pool.get().await.map_err(unavailable)
+            Ok(client) => Ok((client, moves)),
+            Err(error) if is_of_host(&error) => {
+                self.look().await;
+                let (now, moves) = self.present_and_moves();
+                if now.is(&present) {
+                    return Err(unavailable(error));
+                }
+                let client = now.pool.get().await;
+                client.map(|client| (client, moves)).map_err(unavailable)
             }
             Err(error) => Err(unavailable(error)),
         }
     }
 
+    fn present_and_moves(&self) -> (Present, watch::Receiver<Present>) {
+        let moves = self.moves();
+        let present = moves.borrow().clone();
+        (present, moves)
+    }
+
     /// Takes a connection to a host that takes writes, whichever of them it is.
-    pub(super) async fn writer(&self) -> Result<deadpool_postgres::Client> {
-        let first = self.present().index;
-        if self.hosts.len() > 1 && !self.takes_writes(&self.hosts[first]).await {
-            self.look_beyond(first).await;
+    pub(super) async fn writer(self: &Arc<Self>) -> Result<deadpool_postgres::Client> {
+        if self.hosts.len() > 1 {
+            self.look().await;
         }
         self.client().await
     }
 
-    /// Returns whether connections still go to `host`.
-    pub(super) fn is_present(&self, host: &Present) -> bool {
-        self.present().index == host.index
-    }
-
-    /// Returns a signal that connections go to another host.
+    /// Returns a signal that the present pool is replaced.
     pub(super) fn moves(&self) -> watch::Receiver<Present> {
         self.present.subscribe()
     }
@@ -138,65 +200,129 @@ impl Hosts {
         self.hosts[self.present().index].connect(self.tls.clone()).await
     }
 
-    /// Asks the present host whether it answers, on a connection of its own; one that refuses has
-    /// answered.
-    pub(super) async fn answers(&self) -> bool {
-        let within = if self.hosts.len() > 1 { HOST_WAIT } else { ANSWERS_WITHIN };
-        let ask = async {
-            match self.connect().await {
-                Ok((client, connection)) => {
-                    let connection = tokio::spawn(connection);
-                    let answered = client.simple_query("SELECT 1").await;
-                    connection.abort();
-                    answered.is_ok()
+    /// Looks at the hosts, in a task of its own: it goes on if its caller does not wait for it, or
+    /// waits for something else first. Returns whether the present host answers.
+    pub(super) fn look(self: &Arc<Self>) -> impl Future<Output = bool> + use<> {
+        let hosts = Arc::clone(self);
+        let looking = tokio::spawn(async move { hosts.ask_all().await });
+        async move { looking.await.unwrap_or(false) }
+    }
+
+    /// Asks all hosts at one time, each on a new connection, and replaces the pool if another
+    /// primary is the newest, or if the present host's name leads elsewhere. Returns whether the
+    /// present host answers; one that refuses has answered.
+    ///
+    /// Nothing is known of a former primary that was not told of its successor, so of several
+    /// primaries the one of the latest timeline counts, and the process never goes back to a host
+    /// of an earlier one. If there is one host only, whoever directs its name decides.
+    async fn ask_all(&self) -> bool {
+        let asked = Instant::now();
+        let mut last = self.last.lock().await;
+        if last.begun.is_some_and(|begun| begun >= asked) {
+            return last.answered;
+        }
+        last.begun = Some(Instant::now());
+        let found = join_all(self.hosts.iter().map(|host| self.find(host))).await;
+        let present = self.present();
+        last.answered = !matches!(found[present.index], Found::Silent);
+        let newest = newest(&found, present.index);
+        let complaint = match (newest, present.place.get()) {
+            (None, _) => Some("no host of the database takes writes"),
+            (Some((_, place)), Some(known))
+                if self.hosts.len() > 1 && place.timeline() < known.timeline() =>
+            {
+                Some(
+                    "the only host that takes writes is of an earlier timeline than was seen: it is \
+                     not used, because it may be a former primary; if it was restored on purpose, \
+                     restart this server",
+                )
+            }
+            (Some((index, place)), known) => {
+                if index != present.index || known.is_some_and(|known| known != place) {
+                    self.go_to(index, place);
                 }
-                Err(error) => error.as_db_error().is_some(),
+                None
             }
         };
-        tokio::time::timeout(within, ask).await.unwrap_or(false)
+        if last.complaint != complaint
+            && let Some(text) = complaint
+        {
+            tracing::warn!(?found, "{text}");
+        }
+        last.complaint = complaint;
+        last.answered
     }
 
-    /// Looks for another host if `failed` is still the present one, without keeping its caller.
-    pub(super) fn look_beyond_soon(self: &Arc<Self>, failed: &Present) {
-        if self.hosts.len() > 1 && self.present().index == failed.index {
-            let (hosts, index) = (Arc::clone(self), failed.index);
-            tokio::spawn(async move { hosts.look_beyond(index).await });
-        }
-    }
-
-    /// Asks all hosts at one time; the first in their order that takes writes becomes the present
-    /// one. Nothing changes if that is the present one, or if none does.
-    async fn look_beyond(&self, failed: usize) {
-        let _looking = self.looking.lock().await;
-        if self.present().index != failed {
-            return;
-        }
-        let answers = join_all(self.hosts.iter().map(|host| self.takes_writes(host))).await;
-        let Some(index) = answers.iter().position(|takes| *takes) else {
-            tracing::warn!("no host of the database takes writes");
-            return;
-        };
-        if index == failed {
-            return;
-        }
-        match pool(&self.hosts[index], true, &self.tls, &self.started, &self.served) {
+    /// Replaces the pool by one to a primary. What is under way on the old one is cut off, and does
+    /// not count as answered.
+    fn go_to(&self, index: usize, place: &Place) {
+        // A migration may make the tables that are a part of the place.
+        let started = self.started.load(Ordering::Acquire);
+        let to = Arc::new(if started { OnceLock::from(place.clone()) } else { OnceLock::new() });
+        let several = self.hosts.len() > 1;
+        match pool(&self.hosts[index], several, &self.tls, &self.started, &self.served, &to) {
             Ok(pool) => {
-                tracing::warn!(from = failed, to = index, "the database is at another host now");
-                self.present.send_replace(Present { index, pool }).pool.close();
+                let before = self.present.send_replace(Present { index, pool, place: to });
+                before.pool.close();
+                if started {
+                    metrics::counter!("vfs_sync_database_moves_total").increment(1);
+                    tracing::warn!(
+                        from = before.index,
+                        to = index,
+                        timeline = place.timeline(),
+                        "the database is at another place now"
+                    );
+                }
             }
             Err(error) => tracing::error!(%error, "another host's pool could not be made"),
         }
     }
 
-    async fn takes_writes(&self, host: &Config) -> bool {
+    async fn find(&self, host: &Config) -> Found {
         let ask = async {
             let (client, connection) = host.connect(self.tls.clone()).await?;
             let connection = tokio::spawn(connection);
-            let row = client.query_one("SELECT NOT pg_is_in_recovery()", &[]).await;
+            let place = Place::find(&client).await;
             connection.abort();
-            row?.try_get(0)
+            place
         };
-        matches!(tokio::time::timeout(HOST_WAIT, ask).await, Ok(Ok(true)))
+        let within = if self.hosts.len() > 1 { HOST_WAIT } else { ANSWERS_WITHIN };
+        match tokio::time::timeout(within, ask).await {
+            Err(_) => Found::Silent,
+            Ok(Err(error)) if error.as_db_error().is_some() => Found::Refusing,
+            Ok(Err(_)) => Found::Silent,
+            Ok(Ok(None)) => Found::Standby,
+            Ok(Ok(Some(place))) => Found::Primary(place),
+        }
+    }
+}
+
+/// Returns the primary of the latest timeline: of several the present one, else the first.
+fn newest(found: &[Found], present: usize) -> Option<(usize, &Place)> {
+    let primaries = found.iter().enumerate().filter_map(|(index, found)| match found {
+        Found::Primary(place) => Some((index, place)),
+        _ => None,
+    });
+    primaries.max_by_key(|(index, place)| {
+        (place.timeline(), *index == present, std::cmp::Reverse(*index))
+    })
+}
+
+/// Runs work on a connection until its pool is replaced: its server is then a former one, which may
+/// never answer, and whose answer must not count.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] if the work is cut off, else those of the work.
+pub(super) async fn while_present<T>(
+    mut moves: watch::Receiver<Present>,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        biased;
+        _ = moves.changed() => {
+            Err(StoreError::Unavailable("it is at another place now, ask again".into()))
+        }
+        done = work => done,
     }
 }
 
@@ -222,17 +348,19 @@ fn pool(
     tls: &MakeRustlsConnect,
     started: &Arc<AtomicBool>,
     served: &Arc<Served>,
+    place: &Arc<OnceLock<Place>>,
 ) -> Result<Pool> {
     let recycling_method = RecyclingMethod::Fast;
     let manager =
         Manager::from_config(host.clone(), tls.clone(), ManagerConfig { recycling_method });
-    let (started, served) = (Arc::clone(started), Arc::clone(served));
+    let (started, served, place) = (Arc::clone(started), Arc::clone(served), Arc::clone(place));
     let configure = Hook::async_fn(move |client, _| {
         let (started, served) = (started.load(Ordering::Acquire), served.clone());
+        let place = Arc::clone(&place);
         Box::pin(async move {
             client.batch_execute(SESSION).await.map_err(|e| HookError::message(e.to_string()))?;
             if started {
-                let checked = place::check(client, None, &served).await;
+                let checked = check(client, &place, &served).await;
                 checked.map_err(|error| HookError::message(error.to_string()))?;
             }
             Ok(())
@@ -246,6 +374,17 @@ fn pool(
         .post_create(configure)
         .build()
         .map_err(|error| StoreError::Failed(error.to_string()))
+}
+
+/// Checks that a new connection leads to where the others of its pool do, and that the epoch began
+/// there.
+async fn check(client: &mut ClientWrapper, known: &OnceLock<Place>, served: &Served) -> Result<()> {
+    let place = Place::of(client).await?;
+    if known.get_or_init(|| place.clone()) != &place {
+        let text = "the address leads to another server than before";
+        return Err(StoreError::Unavailable(text.into()));
+    }
+    place::check(client, &place, None, served).await
 }
 
 /// Parses the database's URL to the settings of each of its hosts. Errors do not quote it, because

@@ -5,6 +5,7 @@
 //! began; if they differ, a new epoch begins.
 
 use deadpool_postgres::ClientWrapper;
+use tokio_postgres::Client;
 use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::time::Timestamp;
 
@@ -19,34 +20,61 @@ pub(super) const PLACE: &str = "SELECT concat_ws(' ', \
     substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), \
     extract(epoch FROM pg_postmaster_start_time()), \
     (SELECT oid FROM pg_database WHERE datname = current_database()), \
-    'meta'::regclass::oid, pg_relation_filenode('meta'))";
+    to_regclass('meta')::oid, pg_relation_filenode(to_regclass('meta')))";
 
-/// Begins an epoch if the connection's place differs from that of the present epoch; with `start`
+/// The place of a primary, as the text that is stored with the epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place(String);
+
+impl Place {
+    /// Asks where a connection leads to.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] for a standby, among others.
+    pub(super) async fn of(client: &Client) -> Result<Self> {
+        Self::find(client).await?.ok_or_else(|| {
+            let text =
+                "it is a standby, which nothing can be written to: promote it, or name the primary";
+            StoreError::Unavailable(text.into())
+        })
+    }
+
+    /// Asks where a connection leads to; `None` if that is a standby.
+    pub(super) async fn find(client: &Client) -> Result<Option<Self>, tokio_postgres::Error> {
+        if client.query_one("SELECT pg_is_in_recovery()", &[]).await?.try_get(0)? {
+            return Ok(None);
+        }
+        let may = "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')";
+        let mut place = String::new();
+        if client.query_one(may, &[]).await?.try_get(0)? {
+            let system = "SELECT system_identifier::text FROM pg_control_system()";
+            place = client.query_one(system, &[]).await?.try_get(0)?;
+        }
+        place.push(' ');
+        place.push_str(client.query_one(PLACE, &[]).await?.try_get(0)?);
+        Ok(Some(Self(place)))
+    }
+
+    /// The number of its timeline, which grows with each promotion of a standby.
+    pub(super) fn timeline(&self) -> u32 {
+        let timeline = self.0.split(' ').nth(1);
+        timeline.and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0)
+    }
+}
+
+/// Begins an epoch if a connection's place differs from that of the present epoch; with `start`
 /// always, at that time.
 ///
 /// If several programs notice this at one time, one begins the epoch and the others use it.
 pub(super) async fn check(
     client: &mut ClientWrapper,
+    place: &Place,
     start: Option<Timestamp>,
     served: &Served,
 ) -> Result<()> {
-    let standby: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await?.try_get(0)?;
-    if standby {
-        let text =
-            "it is a standby, which nothing can be written to: promote it, or name the primary";
-        return Err(StoreError::Unavailable(text.into()));
-    }
-    let may = "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')";
-    let mut place = String::new();
-    if client.query_one(may, &[]).await?.try_get(0)? {
-        let system = "SELECT system_identifier::text FROM pg_control_system()";
-        place = client.query_one(system, &[]).await?.try_get(0)?;
-    }
-    place.push(' ');
-    place.push_str(client.query_one(PLACE, &[]).await?.try_get(0)?);
     let stored = "SELECT value FROM identity WHERE name = 'place'";
     let is_it = |row: Option<tokio_postgres::Row>| {
-        row.is_some_and(|row| row.try_get::<_, &str>(0).is_ok_and(|stored| stored == place))
+        row.is_some_and(|row| row.try_get::<_, &str>(0).is_ok_and(|stored| stored == place.0))
     };
     if start.is_none() && is_it(client.query_opt(stored, &[]).await?) {
         return Ok(());
@@ -69,7 +97,7 @@ pub(super) async fn check(
     tx.execute(
         "INSERT INTO identity (name, value) VALUES ('place', $1) \
          ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        &[&place],
+        &[&place.0],
     )
     .await?;
     tx.commit().await?;

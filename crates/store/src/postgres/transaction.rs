@@ -1,6 +1,7 @@
 //! An open transaction in PostgreSQL.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use deadpool_postgres::Transaction as Connection;
 use tokio_postgres::types::ToSql;
@@ -11,9 +12,25 @@ use vfs_sync_core::id::UserId;
 use crate::backend::plan_memory::PlanMemory;
 use crate::backend::row_limit::RowLimit;
 use crate::backend::served::Served;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::moves::{MovedHead, moved_by};
 use crate::topics::FeedWrite;
+
+/// The time that the database has to answer a statement, a little more than the server itself allows
+/// for one. No time-out of the server ends a commit that waits for a synchronous standby.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(35);
+
+/// Waits for the answer to a statement.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] if there is none in time: then nobody knows whether it was executed.
+pub(super) async fn answered<T>(
+    asked: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T> {
+    let text = "it does not answer a statement: is it frozen, or does it wait for a standby?";
+    let late = |_| StoreError::Unavailable(text.into());
+    Ok(tokio::time::timeout(ANSWERED_WITHIN, asked).await.map_err(late)??)
+}
 
 /// An open transaction, with facts that its runner needs afterwards.
 pub(super) struct PostgresTransaction<'c> {
@@ -80,7 +97,7 @@ impl<'c> PostgresTransaction<'c> {
     async fn prepare(&self, sql: &str) -> Result<Statement> {
         #[cfg(all(feature = "testing", unix))]
         crate::testing::note_statement("postgres", sql);
-        Ok(self.connection.prepare_cached(sql).await?)
+        answered(self.connection.prepare_cached(sql)).await
     }
 
     pub(super) async fn query(
@@ -89,7 +106,7 @@ impl<'c> PostgresTransaction<'c> {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>> {
         let statement = self.prepare(sql).await?;
-        Ok(self.connection.query(&statement, parameters).await?)
+        answered(self.connection.query(&statement, parameters)).await
     }
 
     pub(super) async fn query_opt(
@@ -117,6 +134,6 @@ impl<'c> PostgresTransaction<'c> {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<u64> {
         let statement = self.prepare(sql).await?;
-        Ok(self.connection.execute(&statement, parameters).await?)
+        answered(self.connection.execute(&statement, parameters)).await
     }
 }

@@ -118,13 +118,7 @@ async fn work_goes_on_at_a_promoted_standby_when_the_primary_is_frozen() {
     );
     let store = vfs_sync_store::open(&url, at(0)).await.unwrap();
     assert!(push(&*store, 1).await);
-    let replayed = "SELECT pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn() \
-                    AND EXISTS (SELECT FROM items WHERE item_id = 'item-1')";
-    let follower = connect(&standby.url(standby.address(), "vfs")).await.unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    while !follower.query_one(replayed, &[]).await.is_ok_and(|row| row.get(0)) {
-        assert!(Instant::now() < until, "the standby does not follow");
-    }
+    let follower = followed(&standby, "item-1").await;
     primary.freeze(true).unwrap();
     follower.query_one("SELECT pg_promote()", &[]).await.unwrap();
     let began = Instant::now();
@@ -136,9 +130,107 @@ async fn work_goes_on_at_a_promoted_standby_when_the_primary_is_frozen() {
     // The former primary wakes, and believes to be one still: it gets nothing more.
     primary.freeze(false).unwrap();
     assert!(push(&*store, 3).await);
-    let count = "SELECT count(*) FROM items";
     let former = connect(&primary.url(primary.address(), "vfs")).await.unwrap();
-    let rows = |row: tokio_postgres::Row| row.get::<_, i64>(0);
-    assert_eq!(rows(former.query_one(count, &[]).await.unwrap()), 1);
-    assert_eq!(rows(follower.query_one(count, &[]).await.unwrap()), 3);
+    assert_eq!(number(&former, ITEMS).await, 1);
+    assert_eq!(number(&follower, ITEMS).await, 3);
+}
+
+const ITEMS: &str = "SELECT count(*) FROM items";
+const EPOCH: &str = "SELECT value FROM meta WHERE name = 'epoch'";
+
+async fn number(client: &tokio_postgres::Client, query: &str) -> i64 {
+    client.query_one(query, &[]).await.unwrap().get(0)
+}
+
+/// Waits until a standby has replayed an item; returns a connection to it.
+async fn followed(standby: &PostgresServer, item: &str) -> tokio_postgres::Client {
+    let follower = connect(&standby.url(standby.address(), "vfs")).await.unwrap();
+    let replayed = "SELECT pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn() \
+                    AND EXISTS (SELECT FROM items WHERE item_id = $1)";
+    let until = Instant::now() + Duration::from_secs(20);
+    while !follower.query_one(replayed, &[&item]).await.is_ok_and(|row| row.get(0)) {
+        assert!(Instant::now() < until, "the standby does not follow");
+    }
+    follower
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn of_two_primaries_the_later_one_is_used_and_the_former_never_again() {
+    let primary = PostgresServer::start().unwrap();
+    primary.create_database("vfs").await.unwrap();
+    let standby = primary.standby().unwrap();
+    let url = format!("postgres://vfs@{},{}/vfs", primary.address(), standby.address());
+    let store = vfs_sync_store::open(&url, at(0)).await.unwrap();
+    assert!(push(&*store, 1).await);
+    let follower = followed(&standby, "item-1").await;
+    follower.query_one("SELECT pg_promote()", &[]).await.unwrap();
+    // Both answer and take writes: nobody has told the former one.
+    let began = Instant::now();
+    let mut next = 2;
+    while number(&follower, ITEMS).await < 2 {
+        assert!(began.elapsed() < Duration::from_secs(10), "the former primary is still used");
+        next += u64::from(push(&*store, next).await);
+    }
+    let former = connect(&primary.url(primary.address(), "vfs")).await.unwrap();
+    let left = number(&former, ITEMS).await;
+    standby.freeze(true).unwrap();
+    for _ in 0..2 {
+        assert!(!push(&*store, next).await, "the former primary takes what its successor does not");
+    }
+    standby.freeze(false).unwrap();
+    while !push(&*store, next).await {
+        assert!(began.elapsed() < Duration::from_secs(60), "no push is accepted");
+    }
+    assert_eq!(number(&former, ITEMS).await, left);
+}
+
+/// Listens at an address that leads new connections to the present target; open ones stay.
+async fn moving_address(
+    target: tokio::sync::watch::Receiver<std::net::SocketAddr>,
+) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let to = *target.borrow();
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(to).await?;
+                tokio::io::copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn an_address_that_leads_elsewhere_takes_every_connection_along() {
+    let primary = PostgresServer::start().unwrap();
+    primary.create_database("vfs").await.unwrap();
+    let standby = primary.standby().unwrap();
+    let target = tokio::sync::watch::Sender::new(primary.address());
+    let url = primary.url(moving_address(target.subscribe()).await, "vfs");
+    let store = vfs_sync_store::open(&url, at(0)).await.unwrap();
+    assert!(push(&*store, 1).await);
+    // All of the pool's connections are open.
+    let calls = || futures::future::join_all((0..40).map(|_| store.identity()));
+    assert!(calls().await.iter().all(Result::is_ok));
+    let follower = followed(&standby, "item-1").await;
+    let epoch = number(&follower, EPOCH).await;
+    // The former primary is not even told: as behind a pooler, its connections stay open.
+    primary.freeze(true).unwrap();
+    follower.query_one("SELECT pg_promote()", &[]).await.unwrap();
+    target.send_replace(standby.address());
+    let began = Instant::now();
+    while !push(&*store, 2).await {
+        assert!(began.elapsed() < Duration::from_secs(30), "no push is accepted");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    assert!(calls().await.iter().all(Result::is_ok), "a connection to the former primary is used");
+    assert!(number(&follower, EPOCH).await > epoch, "an epoch has begun");
+    primary.freeze(false).unwrap();
+    assert!(push(&*store, 3).await);
+    let former = connect(&primary.url(primary.address(), "vfs")).await.unwrap();
+    assert_eq!(number(&former, ITEMS).await, 1);
 }
