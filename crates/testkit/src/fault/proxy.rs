@@ -34,6 +34,7 @@ struct Line {
 /// runtime.
 pub struct Proxy {
     address: SocketAddr,
+    target: Arc<Mutex<SocketAddr>>,
     line: Arc<watch::Sender<Line>>,
     limits: Arc<Mutex<Vec<(Direction, u64)>>>,
     _stop: DropGuard,
@@ -45,10 +46,11 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("a bound address");
         let (line, limits) = (Arc::new(watch::Sender::new(Line::default())), Arc::default());
+        let target = Arc::new(Mutex::new(target));
         let stop = CancellationToken::new();
-        let serving = serve(listener, target, Arc::clone(&line), Arc::clone(&limits));
+        let serving = serve(listener, Arc::clone(&target), Arc::clone(&line), Arc::clone(&limits));
         tokio::spawn(stop.clone().run_until_cancelled_owned(serving));
-        Self { address, line, limits, _stop: stop.drop_guard() }
+        Self { address, target, line, limits, _stop: stop.drop_guard() }
     }
 
     /// Returns the address to connect to.
@@ -61,6 +63,11 @@ impl Proxy {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Leads new connections to another target; open ones stay where they are.
+    pub fn redirect(&self, target: SocketAddr) {
+        *lock(&self.target) = target;
     }
 
     /// Resets all connections, and new ones at once, until [`Self::heal`].
@@ -97,7 +104,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 async fn serve(
     listener: TcpListener,
-    target: SocketAddr,
+    target: Arc<Mutex<SocketAddr>>,
     line: Arc<watch::Sender<Line>>,
     limits: Arc<Mutex<Vec<(Direction, u64)>>>,
 ) {
@@ -113,6 +120,7 @@ async fn serve(
             let mut limits = lock(&limits);
             (!limits.is_empty()).then(|| limits.remove(0))
         };
+        let target = *lock(&target);
         connections.spawn(pass(client, target, line.subscribe(), limit));
     }
 }
