@@ -17,6 +17,7 @@ mod doctor;
 mod encrypted;
 mod escapes;
 mod explain;
+mod failover;
 #[cfg(target_os = "linux")]
 mod little_room;
 mod live;

@@ -16,7 +16,7 @@ fn root() -> PathBuf {
 
 /// Returns whether a program is there; says which test is skipped without it.
 #[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn has(program: &str, test: &str) -> bool {
+pub(crate) fn has(program: &str, test: &str) -> bool {
     let found = Command::new("sh").args(["-c", "command -v \"$0\"", program]).output().unwrap();
     if !found.status.success() {
         eprintln!("SKIPPED: {test}: {program} is not installed");
@@ -149,7 +149,7 @@ impl Drop for Proxy {
 }
 
 /// Returns a shipped sample with each text replaced by the one of the test.
-fn sample(name: &str, texts: &[(&str, String)]) -> String {
+pub(crate) fn sample(name: &str, texts: &[(&str, String)]) -> String {
     let mut sample = std::fs::read_to_string(root().join("packaging").join(name)).unwrap();
     for (from, to) in texts {
         assert!(sample.contains(from), "{name} has no {from}");

@@ -2,13 +2,13 @@
 //! through any of them, one of which is killed now and then, and every device ends with what the
 //! grants say.
 
-mod cluster;
+pub(crate) mod cluster;
 mod database;
 mod device;
 mod faults;
-mod ledger;
+pub(crate) mod ledger;
 mod rounds;
-mod view;
+pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 //! device to all of them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -48,11 +49,17 @@ impl Cluster {
         cluster
     }
 
+    /// The directory of the servers' contents.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("server")
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.servers.len()
     }
 
-    fn command() -> Command {
+    /// Returns the program in the environment of the servers.
+    pub(crate) fn command() -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vfs-sync"));
         command
             .env_clear()
@@ -69,7 +76,7 @@ impl Cluster {
             command.env("VFS_SYNC_DATABASE_URL", database).stderr(Stdio::null());
             command
         };
-        ServerProcess::start(binary, listen, &self.dir.path().join("server"))
+        ServerProcess::start(binary, listen, &self.data())
     }
 
     /// Kills a server with `kill -9`.

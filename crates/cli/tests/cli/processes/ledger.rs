@@ -1,6 +1,6 @@
 //! The promises to a device: edits that returned, in a folder that only it writes to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::item::Name;
@@ -34,6 +34,8 @@ pub(crate) struct Ledger {
     entries: BTreeMap<ItemId, Entry>,
     deleted: Vec<ItemId>,
     next: u64,
+    /// The entries that are edited, if not all are.
+    only: Option<Vec<ItemId>>,
 }
 
 impl Ledger {
@@ -41,13 +43,19 @@ impl Ledger {
     pub(crate) fn open(client: &SyncClient, device: usize) -> Self {
         let name = Name::new(format!("{LEDGER} {device}")).unwrap();
         let folder = client.create_folder(None, name).unwrap();
-        Self { folder, entries: BTreeMap::new(), deleted: Vec::new(), next: 0 }
+        Self { folder, entries: BTreeMap::new(), deleted: Vec::new(), next: 0, only: None }
+    }
+
+    /// Edits only the entries that exist now from now on, or all.
+    pub(crate) fn spare_new(&mut self, spare: bool) {
+        self.only = spare.then(|| self.entries.keys().cloned().collect());
     }
 
     /// Makes an edit and writes down what it promises, once the call has returned.
     pub(crate) fn write(&mut self, client: &SyncClient, random: &mut Random) {
         self.next += 1;
-        let known: Vec<ItemId> = self.entries.keys().cloned().collect();
+        let mut known: Vec<ItemId> = self.entries.keys().cloned().collect();
+        known.retain(|item| self.only.as_ref().is_none_or(|only| only.contains(item)));
         if known.is_empty() || random.below(3) == 0 {
             let name = format!("entry {}", self.next);
             let item = client.create_file(Some(&self.folder), Name::new(&name).unwrap()).unwrap();
@@ -85,6 +93,32 @@ impl Ledger {
 
     /// Fails unless all that was promised is there, and nothing else.
     pub(crate) async fn check(&self, client: &SyncClient) {
+        let found = self.found(client).await;
+        let differs = |item: &&ItemId| found.get(*item) != self.entries.get(*item);
+        let all: BTreeSet<&ItemId> = found.keys().chain(self.entries.keys()).collect();
+        if let Some(item) = all.into_iter().find(differs) {
+            panic!("{item}: {:?} was promised, not {:?}", self.entries.get(item), found.get(item));
+        }
+        for gone in &self.deleted {
+            assert_eq!(client.node(gone).unwrap(), None, "what was deleted stays so");
+        }
+    }
+
+    /// Takes note of deleted entries that are back: if a deletion was lost, and another device that
+    /// had not heard of it offers a lost change of the item, the item lives. Returns how many.
+    pub(crate) async fn take_revived(&mut self, client: &SyncClient) -> u64 {
+        let found = self.found(client).await;
+        let (back, gone) = std::mem::take(&mut self.deleted)
+            .into_iter()
+            .partition::<Vec<_>, _>(|item| found.contains_key(item));
+        self.deleted = gone;
+        let count = back.len() as u64;
+        self.entries.extend(back.into_iter().map(|item| (item.clone(), found[&item].clone())));
+        count
+    }
+
+    /// Returns the entries that a device shows.
+    async fn found(&self, client: &SyncClient) -> BTreeMap<ItemId, Entry> {
         let children = client.children(Some(&self.folder)).unwrap();
         let mut found: BTreeMap<ItemId, Entry> = BTreeMap::new();
         for child in children {
@@ -102,9 +136,6 @@ impl Ledger {
             let entry = Entry { name, count: count.unwrap_or(0), content };
             found.insert(child.node.id, entry);
         }
-        assert_eq!(found, self.entries, "what was promised");
-        for gone in &self.deleted {
-            assert_eq!(client.node(gone).unwrap(), None, "what was deleted stays so");
-        }
+        found
     }
 }
