@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 /// the version before can be started again on a database that this one has migrated.
 pub(crate) const COMPATIBLE_SINCE: i64 = 14;
 /// The number of steps for which [`COMPATIBLE_SINCE`] was decided: a new step is to be thought about.
-pub(crate) const DECIDED_FOR: usize = 14;
+pub(crate) const DECIDED_FOR: usize = 15;
 
 /// Returns whether a program that knows the schema `known` works on a newer one, by the number that
 /// the database keeps.
