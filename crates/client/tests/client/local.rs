@@ -225,7 +225,7 @@ fn a_file_that_is_no_replica_of_this_version_is_refused() {
     };
     pragma("PRAGMA user_version = 99");
     assert!(matches!(open(dir.path()), Err(ClientError::NewerReplica { found: 99, .. })));
-    pragma("PRAGMA user_version = 7; UPDATE meta SET value = '{' WHERE key = 'floor'");
+    pragma("PRAGMA user_version = 8; UPDATE meta SET value = '{' WHERE key = 'floor'");
     let error = open(dir.path()).unwrap_err();
     assert!(error.to_string().contains("floor"), "{error}");
     pragma("PRAGMA application_id = 5");
@@ -339,7 +339,7 @@ fn a_replica_of_the_format_before_is_opened_and_brought_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
     let docs = create(dir.path()).create_folder(None, name("docs")).unwrap();
     let open_file = || rusqlite::Connection::open(dir.path().join("replica.db")).unwrap();
-    let before = "DROP TABLE found; DROP TABLE found_metadata;
+    let before = "DROP TABLE directory_intents; DROP TABLE found; DROP TABLE found_metadata;
         ALTER TABLE queue DROP COLUMN given_at; PRAGMA user_version = 5";
     open_file().execute_batch(before).unwrap();
     assert_eq!(open(dir.path()).unwrap().resolve("docs").unwrap().id, docs);
@@ -351,7 +351,7 @@ fn a_replica_of_the_format_before_is_opened_and_brought_up_to_date() {
         }
     }
     let before = "DROP TABLE found; DROP TABLE found_metadata; DROP TABLE forgotten; DROP TABLE removals; DROP TABLE lost;
-        DROP TABLE directories; DROP TABLE directory_entries;
+        DROP TABLE directories; DROP TABLE directory_entries; DROP TABLE directory_intents;
         DROP INDEX queue_by_move; ALTER TABLE queue DROP COLUMN moved;
         ALTER TABLE queue DROP COLUMN given_at;
         DELETE FROM meta WHERE key = 'trail'; PRAGMA user_version = 1";
