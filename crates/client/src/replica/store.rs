@@ -31,6 +31,9 @@ pub(crate) struct Meta {
     pub(crate) head: Option<Cursor>,
     /// The epoch of the server's last answer, to which all acknowledgements belong.
     pub(crate) epoch: Option<Epoch>,
+    /// True from the first answer of another epoch until a pull has settled: the server may have lost
+    /// what the queue builds on.
+    pub(crate) unsettled: bool,
     /// The epochs that the cursor passed through.
     pub(crate) trail: Arc<Trail>,
     pub(crate) floor: Arc<WriteIds>,
@@ -70,6 +73,7 @@ impl Meta {
             baseline: None,
             head: None,
             epoch: None,
+            unsettled: false,
             trail: Arc::default(),
             floor: Arc::default(),
             settled: None,

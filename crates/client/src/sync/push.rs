@@ -11,6 +11,15 @@ use crate::event::ChangeEvent;
 use crate::replica::{ReplicaStore, own_write_id, unsendable};
 use crate::transport::{TransportError, TransportExt as _};
 
+/// What the answer to a push was like, beside its results.
+#[derive(Default)]
+struct Committed {
+    /// True if it came from another epoch than the last one.
+    another: bool,
+    /// True if it rejected operations that stay in the queue until a pull has settled.
+    withheld: bool,
+}
+
 impl Session {
     pub(super) async fn flush(&mut self) -> Result<()> {
         if self.meta().await?.copied {
@@ -51,11 +60,12 @@ impl Session {
                 Err(error) => return Err(error.into()),
             };
             self.report.pushes += 1;
+            let mut committed = Committed::default();
             match cycle.results(&request.operations, &answer) {
-                Ok(FlushStep::Commit(commit)) => epochs += u32::from(self.commit(commit).await?),
+                Ok(FlushStep::Commit(commit)) => committed = self.commit(commit).await?,
                 Ok(FlushStep::Recover { commit, last_write_id }) => {
                     if let Some(commit) = commit {
-                        epochs += u32::from(self.commit(commit).await?);
+                        committed = self.commit(commit).await?;
                     }
                     if !self.renumbers {
                         let text = "the server calls write ids of this replica stale, and this attempt \
@@ -66,10 +76,15 @@ impl Session {
                 }
                 Err(error) => return Err(Self::flush_error(error)),
             }
+            epochs += u32::from(committed.another);
             if epochs > 1 {
                 // Each epoch queues again the operations that the previous one accepted: the next
                 // flush continues.
                 return Ok(());
+            }
+            if committed.withheld {
+                self.pull().await?;
+                cycle = FlushCycle::default();
             }
         }
     }
@@ -103,22 +118,22 @@ impl Session {
         }
     }
 
-    /// Commits the results of a push. Returns whether the answer came from another epoch than the
-    /// last one.
-    async fn commit(&mut self, commit: FlushCommit) -> Result<bool> {
+    /// Commits the results of a push.
+    async fn commit(&mut self, commit: FlushCommit) -> Result<Committed> {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let applied = commit.acknowledged.len();
-        let (outdated, rejected, another) = self
+        let (outdated, rejected, committed) = self
             .store(move |inner, store| {
                 let before = store.meta().epoch;
                 let events = store.commit_flush(&commit)?;
                 let another = before.is_some() && store.meta().epoch != before;
+                let withheld = store.meta().unsettled && !commit.rejected.is_empty();
                 let outdated = |event: &&ChangeEvent| matches!(event, ChangeEvent::Outdated { .. });
                 let rejected = |event: &&ChangeEvent| matches!(event, ChangeEvent::Rejected { .. });
                 let outdated = events.iter().filter(outdated).count();
                 let rejected = events.iter().filter(rejected).count();
                 inner.emit(events);
-                Ok((outdated, rejected, another))
+                Ok((outdated, rejected, Committed { another, withheld }))
             })
             .await?;
         self.committed.pushes += 1;
@@ -130,6 +145,6 @@ impl Session {
             progress.pushed += count(done);
             progress.to_push = progress.to_push.saturating_sub(count(done));
         });
-        Ok(another)
+        Ok(committed)
     }
 }

@@ -195,6 +195,40 @@ async fn after_a_restore_and_a_new_epoch_every_replica_converges_and_nothing_que
 }
 
 #[tokio::test]
+async fn what_is_queued_on_items_that_a_restore_lost_is_not_rejected() {
+    for flushed in [false, true] {
+        let mut server = TestServer::start().await;
+        let a = device(&server, true);
+        a.make("before");
+        a.client.sync().await.unwrap();
+        let backup = back_up(&mut server).await;
+        a.make("after");
+        a.client.sync().await.unwrap();
+        a.client.sync().await.unwrap();
+        assert_eq!(a.client.status().unwrap().acknowledged, 0, "the feed has shown it");
+        let folder = a.client.resolve("after").unwrap().id;
+        a.client.rename(&folder, Name::new("renamed").unwrap()).unwrap();
+
+        let now = server.clock().now();
+        restore(&mut server, &backup, now, 0).await;
+        if flushed {
+            // It may find out, and fail; it gives nothing up.
+            let _ = a.client.flush().await;
+            assert_eq!(a.client.status().unwrap().rejected, 0);
+        }
+        a.client.sync().await.unwrap();
+        let status = a.client.status().unwrap();
+        assert_eq!((status.pending, status.acknowledged, status.rejected), (0, 0, 0));
+        let fresh = device(&server, false);
+        fresh.client.sync().await.unwrap();
+        for device in [&a, &fresh] {
+            assert_eq!(device.tree(), set(&["before", "renamed"]), "flushed: {flushed}");
+        }
+        assert_eq!(fresh.client.resolve("renamed").unwrap().id, folder);
+    }
+}
+
+#[tokio::test]
 async fn a_restored_server_gets_again_what_it_had_acknowledged_to_a_device_that_never_pulled() {
     let mut server = TestServer::start().await;
     let backup = back_up(&mut server).await;

@@ -63,6 +63,7 @@ pub(super) fn apply_page(
         meta.floor = Arc::new(floor);
     }
     if let Some(map) = page.settled {
+        meta.unsettled = false;
         if meta.copied {
             events.extend(withdraw_unseen(rows, meta)?);
         }

@@ -57,6 +57,7 @@ pub(super) fn enter_epoch(
     if told.is_none() || meta.epoch == told {
         return Ok(false);
     }
+    meta.unsettled |= meta.epoch.is_some();
     meta.epoch = told;
     meta.floor = Arc::default();
     let first = rows.pending(1)?.pop().map(|(op, _)| op.write_id);

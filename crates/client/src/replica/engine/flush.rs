@@ -51,7 +51,10 @@ pub(super) fn commit_flush(
         let (op_id, reason) = (beaten.op_id.clone(), beaten.reason);
         events.push(ChangeEvent::Outdated { op_id, item_id, reason });
     }
-    for refused in commit.rejected.iter().filter(|_| !requeued) {
+    // What the server refuses may rest on what it has lost, and is offered again once a pull has
+    // shown that.
+    let is_final = !requeued && !meta.unsettled;
+    for refused in commit.rejected.iter().filter(|_| is_final) {
         let (reason, detail) = (refused.reason, refused.detail.clone());
         let Some(op) = reject(rows, &refused.op_id, reason, detail, &mut events, &mut gone)? else {
             continue;

@@ -41,6 +41,7 @@ pub(super) fn swap(
     let offered = offering::offer_again(rows, meta, &shared, with)?;
     rows.swap_slots()?;
     rows.clear(Slot::Building)?;
+    meta.unsettled = false;
     meta.trail = Arc::new(trail);
     meta.cursor = rebuilt.cursor;
     meta.baseline = rebuilt.baseline;

@@ -218,6 +218,7 @@ impl SqliteRows {
         self.put("baseline", before.map(|b| &b.baseline), &meta.baseline)?;
         self.put("head", before.map(|b| &b.head), &meta.head)?;
         self.put("epoch", before.map(|b| &b.epoch), &meta.epoch)?;
+        self.put("unsettled", before.map(|b| &b.unsettled), &meta.unsettled)?;
         self.put("trail", before.map(|b| &b.trail), &meta.trail)?;
         self.put("floor", before.map(|b| &b.floor), &meta.floor)?;
         self.put("settled", before.map(|b| &b.settled), &meta.settled)?;
@@ -264,6 +265,7 @@ impl SqliteRows {
             baseline: self.load("baseline")?,
             head: self.load_if_there("head")?,
             epoch: self.load_if_there("epoch")?,
+            unsettled: self.load_if_there("unsettled")?.unwrap_or(false),
             trail: self.load_if_there("trail")?.unwrap_or_default(),
             floor: self.load("floor")?,
             settled: self.load("settled")?,
