@@ -28,14 +28,14 @@ const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
 /// Calls that succeed before the fault, and while the standby lags.
 const CALLS: u64 = 20;
 
-/// Each fault, with and without a synchronous standby.
+/// Each fault, with and without a synchronous standby; first those that leave one primary.
 const ROUNDS: [(bool, Fault); 8] = [
-    (true, Fault::Orphaned),
+    (true, Fault::Killed),
     (false, Fault::Killed),
+    (true, Fault::Orphaned),
     (false, Fault::Orphaned),
     (true, Fault::Frozen),
     (false, Fault::CutOff),
-    (true, Fault::Killed),
     (true, Fault::CutOff),
     (false, Fault::Frozen),
 ];
@@ -46,7 +46,8 @@ async fn epoch(patroni: &Patroni, member: usize) -> i64 {
     client.query_one(epoch, &[]).await.unwrap().get(0)
 }
 
-/// Examines everything as an operator does; nothing may be found.
+/// Examines everything as an operator does; nothing may be found, but for devices that had to stop
+/// while two primaries answered: the server notes once a minute that one goes on.
 fn examine(cluster: &Cluster, database: &str) {
     let mut command = Cluster::command();
     command.env("VFS_SYNC_DATABASE_URL", database);
@@ -58,7 +59,7 @@ fn examine(cluster: &Cluster, database: &str) {
         .as_array()
         .unwrap()
         .iter()
-        .filter(|check| check["outcome"] == "problem")
+        .filter(|check| check["outcome"] == "problem" && check["id"] != "devices.stopped")
         .cloned()
         .collect();
     assert!(problems.is_empty(), "{problems:#?}");
@@ -67,7 +68,9 @@ fn examine(cluster: &Cluster, database: &str) {
 /// Returns the time until a server process has done something.
 async fn goes_on(patroni: &Patroni, pace: &Pace, server: usize, since: Instant) -> Duration {
     let at = pace.goes_on(server, since).await;
-    at.unwrap_or_else(|| panic!("server {server} does nothing: {}", patroni.logs())) - since
+    let at = at.unwrap_or_else(|| panic!("server {server} does nothing: {}", patroni.logs()));
+    println!("server {server} goes on after {:.1?}", at - since);
+    at - since
 }
 
 #[derive(Default)]
@@ -94,7 +97,7 @@ async fn round(
     let mut at_work = JoinSet::new();
     for device in devices {
         let (stop, pace) = (stop.clone(), Arc::clone(&pace));
-        at_work.spawn(async move { device.work(stop, &pace, !synchronous).await });
+        at_work.spawn(async move { device.work(stop, &pace).await });
     }
     pace.reached(CALLS).await;
     if !synchronous {

@@ -84,11 +84,8 @@ impl Device {
         Self { number, user, device, ledger, random, server, offered: AtomicU64::new(0) }
     }
 
-    /// Writes and synchronises until it is told to stop. If changes may get lost (`lossy`), it does
-    /// not edit what it has just made: an edit that arrives before the item is offered again is
-    /// rejected.
-    pub(super) async fn work(mut self, stop: CancellationToken, pace: &Pace, lossy: bool) -> Self {
-        self.ledger.spare_new(lossy);
+    /// Writes and synchronises until it is told to stop.
+    pub(super) async fn work(mut self, stop: CancellationToken, pace: &Pace) -> Self {
         while !stop.is_cancelled() {
             for _ in 0..=self.random.below(4) {
                 self.ledger.write(&self.device, &mut self.random);
