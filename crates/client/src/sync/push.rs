@@ -11,7 +11,7 @@ use crate::event::ChangeEvent;
 use crate::replica::{ReplicaStore, own_write_id, unsendable};
 use crate::transport::{TransportError, TransportExt as _};
 
-/// What the answer to a push was like, beside its results.
+/// The nature of an answer to a push, beside its results.
 #[derive(Default)]
 struct Committed {
     /// True if it came from another epoch than the last one.
