@@ -391,7 +391,7 @@ mod tests {
         assert!(placed);
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(found[0].1, "new");
-        assert!(found[1].0.starts_with("f (conflict ") && found[1].1 == "saved", "{found:?}");
+        assert!(found[1].0.starts_with("f (conflict") && found[1].1 == "saved", "{found:?}");
         // A file that a program saved after it was placed is a change of the new one.
         let cut = Cut::new();
         cut.exchange();
