@@ -73,6 +73,8 @@ impl Session {
                         return Err(ClientError::Invalid(text.into()));
                     }
                     self.recover(&mut cycle, last_write_id).await?;
+                    // It has pulled.
+                    committed.withheld = false;
                 }
                 Err(error) => return Err(Self::flush_error(error)),
             }
