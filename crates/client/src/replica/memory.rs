@@ -820,7 +820,7 @@ impl Rows for MemoryRows {
     fn reset_uploads(&mut self) -> Result<()> {
         for upload in self.uploads.values_mut() {
             if upload.state != UploadState::Rejected {
-                *upload = upload.clone().sent_anew();
+                upload.send_anew();
             }
         }
         Ok(())
@@ -958,7 +958,8 @@ impl Rows for MemoryRows {
     }
 
     fn intents(&mut self, directory: i64) -> Result<Vec<Intent>> {
-        let of_directory = self.intents.iter().filter(|((of, _), _)| *of == directory);
+        let of_directory = self.intents.range((directory, String::new())..);
+        let of_directory = of_directory.take_while(|((of, _), _)| *of == directory);
         Ok(of_directory.map(|(_, intent)| intent.clone()).collect())
     }
 

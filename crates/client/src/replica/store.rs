@@ -172,10 +172,10 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// Builds the upload that is sent anew in another epoch of the server.
-    pub(crate) fn sent_anew(self) -> Self {
-        let sent = self.sent || self.attach.is_some();
-        Self { sent, attach: None, state: UploadState::Queued, ..self }
+    /// Queues the upload anew for another epoch of the server.
+    pub(crate) fn send_anew(&mut self) {
+        self.sent |= self.attach.take().is_some();
+        self.state = UploadState::Queued;
     }
 
     /// Builds the attach request, which requires the state `at` that the server has acknowledged

@@ -169,8 +169,9 @@ impl SqliteRows {
 
     /// Resets all uploads: after a rematerialisation the server may know none of them.
     pub(super) fn reset_all_uploads(&self) -> Result<()> {
-        for upload in self.uploads_where("WHERE state < 2 ORDER BY seq", [])? {
-            self.write_upload(&upload.sent_anew())?;
+        for mut upload in self.uploads_where("WHERE state < 2 ORDER BY seq", [])? {
+            upload.send_anew();
+            self.write_upload(&upload)?;
         }
         Ok(())
     }
