@@ -309,16 +309,19 @@ impl Filesystem for FileSystem {
         answer!(reply, synced, |reply: ReplyEmpty, ()| reply.ok());
     }
 
-    fn fsyncdir(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        let synced = self.act(|image| image.sync(node.0));
-        answer!(reply, synced, |reply: ReplyEmpty, ()| reply.ok());
+    fn fsyncdir(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        handle: FileHandle,
+        datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.fsync(request, node, handle, datasync, reply);
     }
 
-    fn opendir(&self, _: &Request, node: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let found = self.with(|image| image.node(node.0).map(drop));
-        answer!(reply, found, |reply: ReplyOpen, ()| {
-            reply.opened(FileHandle(0), FopenFlags::empty());
-        });
+    fn opendir(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.open(request, node, flags, reply);
     }
 
     fn readdir(
