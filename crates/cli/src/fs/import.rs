@@ -359,7 +359,7 @@ impl<'a> Import<'a> {
                 return Ok(());
             }
             let at = path.join(&seen.disk_name);
-            self.unsynced |= seen.stat.changed.seconds >= self.started.seconds - CLOCKS_DIFFER;
+            self.note_change_of(&seen.stat);
             let mut row = rows.remove(&seen.disk_name);
             let moved = self.record.moved(self.scanner.root(), row.as_ref(), &seen.stat)?;
             // The entry of this place is then at another one, and takes its item there.
@@ -523,6 +523,11 @@ impl<'a> Import<'a> {
             self.commit()?;
         }
         Ok(())
+    }
+
+    /// Notes whether an entry may have changed after the disk was synchronised.
+    fn note_change_of(&mut self, stat: &Stat) {
+        self.unsynced |= stat.changed.seconds >= self.started.seconds - CLOCKS_DIFFER;
     }
 
     fn commit(&mut self) -> Result<()> {

@@ -14,7 +14,7 @@ use super::super::scan::ScannedEntry;
 use super::prefetch::{Outcome, SMALL};
 use super::rows::without_metadata;
 use super::tree_folder::TreeFolder;
-use super::{CLOCKS_DIFFER, Import, not_permitted};
+use super::{Import, not_permitted};
 use crate::error::Result;
 use crate::fs::disk::digest::digest;
 use crate::fs::disk::dir::{Folder, Stat};
@@ -219,7 +219,7 @@ impl Import<'_> {
     fn decide(&mut self, file: FoundFile, stat: Stat, bytes: Bytes) -> Result<()> {
         let found = bytes.digest();
         let disk = self.record.disk(&stat, Some(found));
-        self.unsynced |= stat.changed.seconds >= self.started.seconds - CLOCKS_DIFFER;
+        self.note_change_of(&stat);
         let facts = Found {
             bytes: found,
             touched: file.is_touched(),
