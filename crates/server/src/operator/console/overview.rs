@@ -156,3 +156,27 @@ pub(crate) async fn run_task(
     audit::note(&app, &admin, "task_run", &admin, name);
     Ok(StatusCode::NO_CONTENT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_are_those_of_the_alert_rules() {
+        let rules = include_str!("../../../../../docs/alerts/rules.yml");
+        let late = |task: &str| LATE.iter().find(|(name, _)| *name == task).unwrap().1;
+        assert_eq!(late("sweep"), late("sample"));
+        for bound in [
+            format!("vfs_sync_http_requests_total[5m])) > {MAX_FAILED}"),
+            format!("route=\"/v1/vfs/crdt/push\"}}[5m]))) > {MAX_PUSH_SECONDS}"),
+            format!("task=~\"sweep|sample\"}} > {}", late("sweep")),
+            format!("task=\"prune\"}} > {}", late("prune")),
+            format!("vfs_sync_database_replication_lag_seconds) > {MAX_REPLICATION_LAG}"),
+            format!("vfs_sync_disk_free_bytes) < {MIN_DISK_BYTES:e}"),
+            format!("process_max_fds{{job=\"vfs-sync\"}} > {MAX_DESCRIPTORS}"),
+        ] {
+            let ends = |after: &str| rules.contains(&format!("{bound}{after}"));
+            assert!(ends("\n") || ends(" or "), "{bound}");
+        }
+    }
+}
