@@ -100,7 +100,7 @@ Examples:\n  vfs-sync folder list\n  vfs-sync --json folder list")]
     List,
     /// List what is left out of the directories, with the reason and your next step
     #[command(after_help = "\
-Exit codes: 0 nothing is left out · 5 something is. At most 1,000 entries of a directory are listed,
+Exit codes: 0 nothing is left out · 5 something is, or synchronising is stopped. At most 1,000 entries of a directory are listed,
 all are counted.
 
 Examples:\n  vfs-sync folder problems\n  vfs-sync folder problems ~/Documents\n  vfs-sync --json folder problems | jq '.folders[].problems.counts'")]

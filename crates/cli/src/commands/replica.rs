@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use self::sync::outcome;
 use super::live::state::View;
 use crate::args::{Cli, Completions, Global, Init, Man, Status};
-use crate::error::{Failure, Kind, Result, explain_command};
+use crate::error::{Failure, Result};
 use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, raw, table};
 use crate::{replica, shutdown};
@@ -44,15 +44,8 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
     let cache = client.contents().usage()?;
     let left = client.queue().outstanding()?;
     let live = View::read(&client, &directory);
-    let next = |signature: &str| match explain_command(signature) {
-        Some(command) => format!("see `{command}`, and `vfs-sync doctor`"),
-        None => "see `vfs-sync doctor`".to_owned(),
-    };
     let end = || {
-        let stopped = status.stopped.as_ref().map(|reason| {
-            let text = format!("synchronisation is stopped: {}", reason.message);
-            Failure::new(Kind::Partial, text).hint(next(&reason.signature))
-        });
+        let stopped = status.stopped.as_ref().map(outstanding::stopped);
         let failure = stopped.or_else(|| outstanding::failure(&left));
         match &live {
             Err(failure) => Err(failure.clone()),
@@ -140,7 +133,7 @@ pub(super) async fn status(global: &Global, args: Status, output: Output) -> Res
         if reason.details != "{}" {
             row("", reason.details.clone());
         }
-        row("", next(&reason.signature));
+        row("", outstanding::next_of_stop(&reason.signature));
     }
     if let Some(failing) = &status.failing {
         row("failing", format!("since {}: {}", failing.since, failing.message));

@@ -10,6 +10,7 @@ use vfs_sync_core::time::Timestamp;
 use super::crossing::excluded;
 use super::{chosen, shown};
 use crate::args::Global;
+use crate::commands::replica::outstanding;
 use crate::error::{Failure, Kind, Result, explain_command};
 use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, counted, table};
@@ -237,6 +238,7 @@ pub(super) fn problems(
     let live = chosen(&replica::read_settings(replica)?, dir)?;
     let client = replica::open(global, replica::config())?;
     let view = View::of(&client, replica, live)?;
+    let stopped = client.status()?.stopped.as_ref().map(outstanding::stopped);
     drop(client);
     output.json(&view.json_with(|folder, state| {
         let next = |problem: &Problem| {
@@ -257,7 +259,8 @@ pub(super) fn problems(
     if let Some(text) = view.not_running() {
         output.note(text);
     }
-    view.failure().map_or(Ok(()), |failure| Err(Failure { hint: None, ..failure }))
+    let failing = view.failure().map(|failure| Failure { hint: None, ..failure });
+    stopped.or(failing).map_or(Ok(()), Err)
 }
 
 fn say(folder: &FolderView, output: Output) -> Result<()> {

@@ -1,9 +1,9 @@
 //! Outstanding work of a replica: `sync` and `status` report it and exit with 5 while there is any.
 
 use serde_json::{Value, json};
-use vfs_sync_client::{Outstanding, SyncClient};
+use vfs_sync_client::{Outstanding, StopReason, SyncClient};
 
-use crate::error::{Failure, Kind, Result};
+use crate::error::{Failure, Kind, Result, explain_command};
 use crate::escape::escaped;
 use crate::output::{Output, count_text, counted};
 use crate::path;
@@ -48,6 +48,20 @@ pub(super) fn say(client: &SyncClient, output: Output) -> Result<()> {
         output.say(format_args!("… and {more} more contents are waiting"))?;
     }
     Ok(())
+}
+
+/// Returns the failure of a command that finds synchronising stopped.
+pub(in crate::commands) fn stopped(reason: &StopReason) -> Failure {
+    let text = format!("synchronisation is stopped: {}", reason.message);
+    Failure::new(Kind::Partial, text).hint(next_of_stop(&reason.signature))
+}
+
+/// Returns the next step after a stop.
+pub(super) fn next_of_stop(signature: &str) -> String {
+    match explain_command(signature) {
+        Some(command) => format!("see `{command}`, and `vfs-sync doctor`"),
+        None => "see `vfs-sync doctor`".to_owned(),
+    }
 }
 
 /// Summarises the outstanding work in a sentence; `None` if there is none.

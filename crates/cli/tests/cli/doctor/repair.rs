@@ -222,6 +222,9 @@ fn what_the_doctor_names_for_a_revoked_device_can_be_pasted() {
     while !scene.on("one", &["--json", "devices", "list"]).expect(0).stdout.contains(id) {}
     scene.as_operator(&["admin", "devices", "revoke", "alice", id, "--yes"]).expect(0);
     with_new_folder(&scene);
+    std::fs::create_dir(scene.path("live")).unwrap();
+    scene.on("one", &["up", "live", "--once"]).expect(4).says("revoked");
+    scene.on("one", &["folder", "problems"]).expect(5).says("explain device_revoked");
     let found = report(&scene, &[]);
     let advice = check(&found, "recovery");
     assert_eq!(advice["evidence"]["unsent"], 1, "{advice:#}");
