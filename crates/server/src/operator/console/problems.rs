@@ -106,14 +106,16 @@ pub(crate) async fn problems(
     note_look(&app, &admin, session.as_deref(), "problems_shown");
     let devices = recent_devices(&app).await?;
     let now = app.now();
-    let of = |wanted: Condition| {
-        devices.iter().filter(move |state| state.condition(now) == wanted).collect::<Vec<_>>()
-    };
-    let mut conditions = BTreeMap::new();
+    let (mut stopped, mut stuck, mut conditions) = (Vec::new(), Vec::new(), BTreeMap::new());
     for state in devices.iter() {
-        *conditions.entry(state.condition(now).as_str()).or_default() += 1;
+        let condition = state.condition(now);
+        *conditions.entry(condition.as_str()).or_default() += 1;
+        match condition {
+            Condition::Stopped => stopped.push(state),
+            Condition::Stuck => stuck.push(state),
+            Condition::Active | Condition::Away | Condition::Revoked => {}
+        }
     }
-    let (stopped, stuck) = (of(Condition::Stopped), of(Condition::Stuck));
     let troubled = stopped.iter().chain(&stuck).take(MAX_SHOWN).map(|state| {
         let key = state.device.facts.stopped.as_deref().unwrap_or("devices.stuck");
         Troubled { entry: entry(key), device: DeviceView::of((*state).clone(), now, true) }
