@@ -3,7 +3,6 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
@@ -29,8 +28,6 @@ pub(super) const LARGE: u64 = 1024 * 1024;
 const ASKED_TOGETHER: usize = 128;
 /// The number of rows that are written together, after one synchronisation of the disk.
 const ROWS_TOGETHER: usize = 32_768;
-/// The time after which a wait for a content is begun again.
-const A_WHILE: Duration = Duration::from_secs(60);
 /// The number of bytes after which the disk is synchronised.
 const UNSYNCED_BYTES: u64 = 1024 * 1024 * 1024;
 
@@ -129,7 +126,13 @@ impl Export<'_> {
         self.ahead -= file.wanted.size.min(LARGE);
         let mut content = content;
         let content = loop {
-            let due = self.waiting.due().unwrap_or_else(|| Instant::now() + A_WHILE);
+            let due = self.waiting.due();
+            let is_due = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 content = &mut content => {
@@ -137,7 +140,7 @@ impl Export<'_> {
                 }
                 () = self.stop.cancelled() => return Ok(()),
                 // Those that are complete do not wait for one that is slow to come.
-                () = tokio::time::sleep_until(due.into()) => self.place_all()?,
+                () = is_due => self.place_all()?,
             }
         };
         match content {
