@@ -3,6 +3,7 @@
 
 pub(crate) mod belongs;
 pub(crate) mod coverage;
+pub(crate) mod derived;
 pub(crate) mod failure;
 pub(crate) mod held;
 pub(crate) mod ledger;

@@ -22,7 +22,7 @@ use crate::infra::database::{Backup, Database};
 use crate::infra::disk::Unsynced;
 use crate::infra::environment::Machine;
 use crate::infra::objects::Objects;
-use crate::infra::sabotage::Sabotage;
+use crate::infra::sabotage::{Sabotage, raise_sums};
 use crate::infra::server::Cluster;
 use crate::oracle::coverage::Coverage;
 use crate::oracle::failure::{Failure, FailureKind};
@@ -123,6 +123,9 @@ async fn run(
     if !world.ledger.has_failed() {
         world.heal().await;
         world.drain().await;
+    }
+    if sabotage == Some(Sabotage::WrongSum) {
+        raise_sums(&*world.cluster.store()).await.expect("memory takes it");
     }
     if !world.ledger.has_failed() {
         world.check().await;

@@ -91,6 +91,11 @@ fn bytes_that_were_not_kept_are_found() {
 }
 
 #[test]
+fn a_sum_that_does_not_follow_from_its_rows_is_found() {
+    assert_eq!(found(Sabotage::WrongSum).1.kind, FailureKind::Derived);
+}
+
+#[test]
 fn a_world_that_does_not_heal_is_found() {
     assert_eq!(found(Sabotage::Silence).1.kind, FailureKind::FalseAlarm);
 }

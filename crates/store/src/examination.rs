@@ -1,12 +1,16 @@
 //! Reads for an operator's doctor: pages of rows that are compared with what they are derived from,
 //! and facts about the database as a whole.
 
+mod walk;
+
 use vfs_sync_core::id::{BlobId, ItemId, StagingId, UserId};
 use vfs_sync_core::server::push::{DerivedFault, MetadataUsage};
 use vfs_sync_core::server::stage::Usage;
 use vfs_sync_core::time::Timestamp;
 
 use crate::error::{Result, StoreError};
+
+pub use self::walk::{Extent, Findings, examine};
 
 /// The items that are examined.
 #[derive(Debug, Clone, PartialEq, Eq)]

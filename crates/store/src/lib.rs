@@ -27,8 +27,8 @@ mod values;
 pub use command::{Call, Capacity, MetadataStore, Own, Reply};
 pub use error::StoreError;
 pub use examination::{
-    ChargeCounts, ChargePlace, DatabaseFacts, FeedExamined, HeldCounts, ItemsExamined, ItemsOf,
-    MalformedRow, OldestRows, ServerFacts, Standby,
+    ChargeCounts, ChargePlace, DatabaseFacts, Extent, FeedExamined, Findings, HeldCounts,
+    ItemsExamined, ItemsOf, MalformedRow, OldestRows, ServerFacts, Standby, examine,
 };
 pub use moves::{Announcements, FeedHeads, HeadObserver, MovedHead};
 pub use open::{SchemaVersion, migrate, open, open_to_read, open_within};

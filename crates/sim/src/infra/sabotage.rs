@@ -2,6 +2,7 @@
 //! must find one.
 
 use vfs_sync_core::wire::{PullPage, PushRequest, PushResponse, PushResult, PushStatus};
+use vfs_sync_store::{MetadataStore, MetadataUsage, StoreError};
 
 /// A fault that nothing reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,18 @@ pub enum Sabotage {
     LostBytes,
     /// All answers to a device are lost.
     Silence,
+    /// A sum that counts against a user's quota is one too high.
+    WrongSum,
+}
+
+/// Raises the number of items of each user by one.
+pub(crate) async fn raise_sums(store: &dyn MetadataStore) -> Result<(), StoreError> {
+    for user in store.known_users(None, u32::MAX).await? {
+        let (counts, _) = store.count_held(&user, None, 1).await?;
+        let raised = MetadataUsage { items: counts.stored.items + 1, ..counts.stored };
+        store.repair_held(user, counts.stored, raised).await?;
+    }
+    Ok(())
 }
 
 pub(crate) fn push_thrown_away(request: &PushRequest) -> PushResponse {

@@ -179,6 +179,11 @@ impl Cluster {
         true
     }
 
+    /// Returns the database, as it is without faults.
+    pub(crate) fn store(&self) -> Arc<dyn MetadataStore> {
+        Arc::clone(&self.state().store)
+    }
+
     /// Replaces the database by another one. No process may be running.
     pub(crate) fn replace_store(&self, store: Arc<dyn MetadataStore>) {
         self.state().store = store;

@@ -38,6 +38,8 @@ pub enum FailureKind {
     Determinism,
     /// A history did not end in time.
     Endless,
+    /// The database derived something that does not follow from its registers.
+    Derived,
 }
 
 impl FailureKind {

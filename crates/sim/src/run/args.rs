@@ -10,7 +10,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 nothing found · 2 a mistake on the command line · 3 something never occurred, with \
 --require-coverage · 10 convergence · 11 answer · 12 lost · 13 applied-twice · 14 session · \
 15 causality · 16 cycle · 17 fail-closed · 18 false-alarm · 19 drain · 20 secrecy · 21 content · \
-22 panic · 23 determinism · 24 endless (of several failures, the code of the lowest seed)
+22 panic · 23 determinism · 24 endless · 25 derived (of several failures, the code of the lowest seed)
 
 Examples:
   sim run --seeds 0..10000

@@ -9,7 +9,7 @@ use crate::actor::device::Talk;
 use crate::infra::network::Weather;
 use crate::oracle::coverage::Kind;
 use crate::oracle::failure::FailureKind;
-use crate::oracle::{held, saved, settled, transactions};
+use crate::oracle::{derived, held, saved, settled, transactions};
 
 impl World {
     pub(super) async fn heal(&mut self) {
@@ -90,6 +90,7 @@ impl World {
         saved::accounted_for(&self.ledger, &self.devices);
         held::kept(&self.ledger, &self.devices);
         transactions::no_cycle(&self.ledger);
+        derived::follows(&self.ledger, &*self.cluster.store()).await;
         for device in &self.devices {
             self.read_some(device).await;
         }

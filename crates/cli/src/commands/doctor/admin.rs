@@ -14,11 +14,10 @@ use std::time::Duration;
 
 use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
-use vfs_sync_core::id::UserId;
 use vfs_sync_core::runbook::Entry;
 use vfs_sync_core::time::Timestamp;
 use vfs_sync_server::ServerConfig;
-use vfs_sync_store::MetadataStore;
+use vfs_sync_store::{Extent, MetadataStore};
 
 use self::state::Found;
 use super::check::{Check, Outcome};
@@ -33,23 +32,12 @@ use crate::output::{Output, Progress};
 use crate::server;
 use crate::shutdown;
 
-/// The part of the server's rows that is examined.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Scope {
-    /// A bounded number of rows, from a random place on.
-    Sample,
-    /// Everything of one user.
-    User(UserId),
-    /// Everything of all users.
-    All,
-}
-
 /// The server that is examined.
 struct Ground<'a> {
     args: &'a AdminDoctor,
     /// The URL of the database, or the path of its file.
     database: String,
-    scope: Scope,
+    extent: Extent,
     /// The settings of the server in this environment.
     serve: Result<Serve, String>,
     /// The configuration that they make, or the default one.
@@ -60,16 +48,16 @@ struct Ground<'a> {
 
 impl<'a> Ground<'a> {
     fn new(args: &'a AdminDoctor, progress: &'a Progress) -> Result<Self> {
-        let scope = match (&args.user, args.all) {
-            (Some(user), _) => Scope::User(user.clone()),
-            (None, true) => Scope::All,
-            (None, false) => Scope::Sample,
+        let extent = match (&args.user, args.all) {
+            (Some(user), _) => Extent::User(user.clone()),
+            (None, true) => Extent::All,
+            (None, false) => Extent::Sample { place: random_place() },
         };
         let serve = configuration::serve(args.database.data.as_deref());
         let config = serve.as_ref().map_or_else(|_| ServerConfig::default(), server_config);
         let database = existing(&args.database)?;
         let now = server::now();
-        Ok(Self { args, database, scope, serve, config, now, progress })
+        Ok(Self { args, database, extent, serve, config, now, progress })
     }
 
     fn is_postgres(&self) -> bool {
@@ -134,7 +122,7 @@ pub(in crate::commands) async fn doctor(
 /// Examines; with `--fix` it also repairs, and examines again.
 async fn work(ground: &Ground<'_>) -> Result<(Vec<Check>, Vec<Action>)> {
     let (checks, found) = examine(ground).await;
-    if let Scope::User(user) = &ground.scope
+    if let Extent::User(user) = &ground.extent
         && found.nobody
     {
         return Err(unknown(user));

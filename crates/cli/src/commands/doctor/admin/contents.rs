@@ -5,10 +5,10 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _};
 use vfs_sync_blobs::{BlobError, BlobOperation, BlobStore, ObjectBlobs};
 use vfs_sync_core::id::BlobId;
-use vfs_sync_store::{BlobSummary, MetadataStore};
+use vfs_sync_store::{BlobSummary, Extent, MetadataStore};
 
 use super::super::check::Check;
-use super::{Ground, Scope, random_place};
+use super::{Ground, random_place};
 use crate::commands::operator::blobs::{OrphanKind, Report, compare, is_missing};
 use crate::error::Failure;
 use crate::output::{count_text, counted};
@@ -48,9 +48,9 @@ pub(super) async fn checks(
         checks.push(Check::skipped("contents.registry", "the store of contents cannot be used"));
         return;
     }
-    let check = match ground.scope {
-        Scope::All => whole(ground, &**store, &blobs).await,
-        Scope::Sample | Scope::User(_) => sample(ground, &**store, &blobs).await,
+    let check = match ground.extent {
+        Extent::All => whole(ground, &**store, &blobs).await,
+        Extent::Sample { .. } | Extent::User(_) => sample(ground, &**store, &blobs).await,
     };
     checks.push(check.unwrap_or_else(|failure| {
         Check::problem("contents.registry", failure.message).next(ground.command("blobs check"))

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vfs_sync_core::id::{ItemId, UserId};
-use vfs_sync_store::{DerivedFault, Identity, MetadataStore};
+use vfs_sync_store::{DerivedFault, Findings, Identity, MetadataStore};
 
 use super::super::check::Check;
 use super::super::fix::Action;
@@ -21,7 +21,7 @@ const EXPLAINED: [&str; 3] = ["database.identity", "database.place", "database.c
 
 /// Repairs what an examination found.
 pub(super) async fn repair(ground: &Ground<'_>, checks: &[Check], found: &Found) -> Vec<Action> {
-    let Found { faults, held, charges, .. } = found;
+    let Findings { faults, held, charges, .. } = &found.rows;
     if faults.is_empty() && held.is_empty() && charges.is_empty() {
         return Vec::new();
     }
@@ -51,7 +51,7 @@ pub(super) async fn repair(ground: &Ground<'_>, checks: &[Check], found: &Found)
         false => actions.extend(repairs.feeds(faults).await),
         true => actions.push(Action::new("feeds", "not tried: levels of access stay wrong", false)),
     }
-    actions.extend(repairs.counts(found).await);
+    actions.extend(repairs.counts(&found.rows).await);
     actions
 }
 
@@ -160,7 +160,7 @@ impl Repairs<'_> {
         Some(sum.action("feeds", "entries of feeds written again"))
     }
 
-    async fn counts(&self, found: &Found) -> Option<Action> {
+    async fn counts(&self, found: &Findings) -> Option<Action> {
         let mut sum = Sum::default();
         let changed = "its rows changed meanwhile: run it again";
         for (user, seen, counted) in &found.held {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use vfs_sync_core::server::device::{Condition, DeviceState};
 use vfs_sync_core::time::Timestamp;
-use vfs_sync_store::{MetadataStore, OldestRows};
+use vfs_sync_store::{Extent, MetadataStore, OldestRows};
 
 use super::super::check::Check;
 use super::super::site::quoted;
+use super::Ground;
 use super::database::failed;
-use super::{Ground, Scope};
 use crate::output::counted;
 use crate::server;
 
@@ -77,9 +77,9 @@ fn sweeps(ground: &Ground<'_>, oldest: &OldestRows, checks: &mut Vec<Check>) {
 }
 
 async fn devices(ground: &Ground<'_>, store: &dyn MetadataStore, checks: &mut Vec<Check>) {
-    let of = match &ground.scope {
-        Scope::User(user) => Some(user.clone()),
-        Scope::Sample | Scope::All => None,
+    let of = match &ground.extent {
+        Extent::User(user) => Some(user.clone()),
+        Extent::Sample { .. } | Extent::All => None,
     };
     let (mut stopped, mut stuck) = (Vec::new(), Vec::new());
     let (mut seen, mut after) = (0, None);
