@@ -14,7 +14,7 @@ mod workload;
 mod writer;
 
 use clap::Parser;
-use measure::{apply, contents, folder, large, live, pull, push, sharing};
+use measure::{apply, contents, folder, large, live, operator, pull, push, sharing};
 use process::Server;
 use report::Report;
 use workload::Ids;
@@ -79,6 +79,9 @@ struct Args {
     /// Measure only live folders: two directories that two processes keep in step
     #[arg(long)]
     folders: bool,
+    /// Measure only the operator's side: devices, the doctor and a deletion beside others' pushes
+    #[arg(long)]
+    operator: bool,
     /// Number of files of their tree
     #[arg(long, default_value_t = 32_000)]
     files: usize,
@@ -129,6 +132,9 @@ async fn run(args: &Args, report: &mut Report) -> Result<(), Failure> {
     if args.live {
         let (postgres, connections) = (args.postgres.as_deref(), args.connections);
         return live::run(report, dir.path(), postgres, args.streams, connections).await;
+    }
+    if args.operator {
+        return operators(args, report, dir.path()).await;
     }
     if args.folders {
         return folder::run(report, dir.path(), args.files).await;
@@ -240,6 +246,16 @@ async fn large(args: &Args, report: &mut Report, dir: &std::path::Path) -> Resul
         std::fs::create_dir(&data)?;
         let server = Server::start(&data, Some(url)).await?;
         large::run(report, &server, "PostgreSQL", args.consequences, 100.0).await?;
+    }
+    Ok(())
+}
+
+async fn operators(args: &Args, report: &mut Report, dir: &std::path::Path) -> Result<(), Failure> {
+    let data = dir.join("operator");
+    operator::run(report, &data, None, "SQLite", args.operations).await?;
+    if let Some(url) = args.postgres.as_deref() {
+        let data = dir.join("operator-postgres");
+        operator::run(report, &data, Some(url), "PostgreSQL", args.operations).await?;
     }
     Ok(())
 }

@@ -5,6 +5,8 @@ pub(crate) mod contents;
 pub(crate) mod folder;
 pub(crate) mod large;
 pub(crate) mod live;
+pub(crate) mod operator;
+mod peers;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod sharing;

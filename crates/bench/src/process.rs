@@ -64,8 +64,18 @@ impl Server {
 
     /// Creates a token of another user.
     pub(crate) fn token_of(user: &str) -> Result<String, Failure> {
+        Self::token(&["--user", user])
+    }
+
+    /// Creates a token of an operator.
+    pub(crate) fn operator_token() -> Result<String, Failure> {
+        Self::token(&["--user", "root", "--scope", "vfs:admin"])
+    }
+
+    fn token(args: &[&str]) -> Result<String, Failure> {
         let token = Command::new(binary()?)
-            .args(["token", "--user", user])
+            .arg("token")
+            .args(args)
             .env("VFS_SYNC_JWT_SECRET", SECRET)
             .output()?;
         Ok(String::from_utf8(token.stdout)?.trim().to_owned())

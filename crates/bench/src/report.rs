@@ -36,6 +36,12 @@ impl Report {
         eprintln_row(what, value, unit);
     }
 
+    /// Adds a row that says why something was not measured.
+    pub(crate) fn skipped(&mut self, what: &str, why: &str) {
+        self.rows.push([what.into(), format!("skipped: {why}"), String::new(), String::new()]);
+        eprintln!("{what}: skipped: {why}");
+    }
+
     fn row(&mut self, what: &str, value: f64, unit: &str, budget: String, holds: bool) {
         self.missed += usize::from(!holds);
         let verdict = if holds { "holds" } else { "MISSED" };

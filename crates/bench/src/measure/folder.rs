@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::peers;
 use crate::Failure;
 use crate::process::{Server, binary, cpu_of, memory_of};
 use crate::report::{Report, percentile};
@@ -15,7 +16,7 @@ use crate::report::{Report, percentile};
 /// Saves whose way to the other directory is measured.
 const SAVES: usize = 40;
 /// The pause between two of them, after which both directories are quiet.
-const PAUSE: Duration = Duration::from_millis(700);
+pub(super) const PAUSE: Duration = Duration::from_millis(700);
 /// The time within which each step must be done.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The files of a directory that is renamed.
@@ -68,7 +69,7 @@ impl Drop for Up {
 }
 
 /// Waits for a condition, and returns the time since `begun`.
-fn until(begun: Instant, mut is_so: impl FnMut() -> bool) -> Result<f64, Failure> {
+pub(super) fn until(begun: Instant, mut is_so: impl FnMut() -> bool) -> Result<f64, Failure> {
     while !is_so() {
         if begun.elapsed() > PATIENCE {
             return Err("the other directory did not follow".into());
@@ -79,7 +80,7 @@ fn until(begun: Instant, mut is_so: impl FnMut() -> bool) -> Result<f64, Failure
 }
 
 /// Counts the files and folders in a directory.
-fn entries(top: &Path) -> usize {
+pub(super) fn entries(top: &Path) -> usize {
     let (mut count, mut folders) = (0, vec![top.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -121,19 +122,35 @@ fn run_command(program: &str, args: &[&Path]) -> Result<f64, Failure> {
     Ok(begun.elapsed().as_secs_f64())
 }
 
+/// Copies a tree into one directory; returns the time until it is whole in the other one.
+pub(super) fn copied(source: &Path, here: &Path, there: &Path) -> Result<f64, Failure> {
+    let all = entries(source);
+    let begun = Instant::now();
+    run_command("cp", &[source, here])?;
+    until(begun, || {
+        std::thread::sleep(Duration::from_millis(200));
+        entries(there) >= all
+    })
+}
+
+/// Saves 4 KiB to a new file; returns the time until they are whole in the other directory.
+pub(super) fn saved(here: &Path, there: &Path) -> Result<f64, Failure> {
+    let mut bytes = [0; 4_096];
+    fastrand::fill(&mut bytes);
+    let begun = Instant::now();
+    fs::write(here, bytes)?;
+    until(begun, || fs::read(there).is_ok_and(|found| found == bytes))
+}
+
 /// Measures saves of 4 KiB to new files in `folder` until they are whole in the other directory.
 fn saves(a: &Up, b: &Up, folder: &str) -> Result<Vec<f64>, Failure> {
     let mut taken = Vec::new();
-    let mut bytes = [0; 4_096];
     fs::create_dir_all(a.at(folder))?;
     until(Instant::now(), || b.at(folder).is_dir())?;
     for number in 0..SAVES {
         std::thread::sleep(PAUSE);
-        fastrand::fill(&mut bytes);
         let path = format!("{folder}/new{number}");
-        let begun = Instant::now();
-        fs::write(a.at(&path), bytes)?;
-        taken.push(until(begun, || fs::read(b.at(&path)).is_ok_and(|found| found == bytes))?);
+        taken.push(saved(&a.at(&path), &b.at(&path))?);
     }
     taken.sort_by(f64::total_cmp);
     Ok(taken)
@@ -151,12 +168,7 @@ pub(crate) async fn run(report: &mut Report, dir: &Path, files: usize) -> Result
     let size = make_tree(&source, files)?;
     let local = run_command("cp", &[&source, &dir.join("copy")])?;
     let all = entries(&source);
-    let begun = Instant::now();
-    run_command("cp", &[&source, &a.at("tree")])?;
-    let whole = until(begun, || {
-        std::thread::sleep(Duration::from_millis(200));
-        entries(&b.at("tree")) >= all
-    })?;
+    let whole = copied(&source, &a.at("tree"), &b.at("tree"))?;
     report.note("files of the tree", files as f64, "");
     report.note("  their size", size as f64 / 1e6, "MB");
     report.note("copied by cp -a", local, "s");
@@ -218,5 +230,6 @@ pub(crate) async fn run(report: &mut Report, dir: &Path, files: usize) -> Result
     report.note("  by rm -r", local, "s");
     // Two looks, two seconds apart, come before a deletion.
     report.note("  until they are gone in the other directory", taken, "s");
-    Ok(())
+    drop((a, b, server));
+    peers::run(report, dir, &source, whole, median)
 }

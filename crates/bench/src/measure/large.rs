@@ -19,17 +19,17 @@ const ALONE: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 2;
 
 /// Times of a user's pushes, each of one operation, in ascending order.
-struct Times(Vec<Duration>);
+pub(super) struct Times(pub(super) Vec<Duration>);
 
 impl Times {
     /// Returns the time that this percentage of the pushes did not exceed, in milliseconds.
-    fn millis(&self, percent: usize) -> f64 {
+    pub(super) fn millis(&self, percent: usize) -> f64 {
         percentile(&self.0, percent).map_or(0.0, |time| time.as_secs_f64() * 1_000.0)
     }
 }
 
 /// Pushes a change of the victim's realm repeatedly until stopped.
-async fn measure(
+pub(super) async fn measure(
     mut victim: Writer,
     mut stop: oneshot::Receiver<()>,
 ) -> Result<(Writer, Times), Failure> {
