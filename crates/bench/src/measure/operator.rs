@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::oneshot;
+use vfs_sync_core::wire::PullPage;
 
 use super::large::{Times, measure};
 use crate::Failure;
@@ -16,7 +17,7 @@ use crate::measure::sharing::make_tree;
 use crate::process::{Server, binary};
 use crate::report::{Report, percentile};
 use crate::workload::{Ids, Workload};
-use crate::writer::Writer;
+use crate::writer::{Writer, made};
 
 /// The devices that are listed, and those of one user.
 const DEVICES: usize = 10_000;
@@ -136,13 +137,18 @@ async fn devices(
     ground: &Ground<'_>,
     name: &impl Fn(&str) -> String,
 ) -> Result<(), Failure> {
-    let url = format!("{}/v1/vfs/crdt/state", ground.server.url);
+    let url = format!("{}/v1/vfs/crdt", ground.server.url);
     for user in 0..DEVICES / OF_A_USER {
-        let token = Server::token_of(&format!("user{user}"))?;
+        let mut writer = Writer::new(&ground.server.url, &format!("user{user}"))?;
+        writer.push(vec![made(&format!("item-{user}"), "file", None)]).await?;
+        let pull = ground.http.get(format!("{url}/vfs-sync")).bearer_auth(&writer.token);
+        let page: PullPage = pull.send().await?.json().await?;
+        let cursor = page.items.last().ok_or("the feed is empty")?.position.clone();
         let calls = (0..OF_A_USER).map(|device| {
             let device = format!("device-{user}-{device}");
-            let call = ground.http.get(format!("{url}?clientId={device}"));
-            call.bearer_auth(&token)
+            let call = ground.http.post(format!("{url}/reconcile"));
+            call.bearer_auth(&writer.token)
+                .json(&json!({"clientId": device, "cursor": cursor}))
                 .header("Vfs-Sync-Client", &device)
                 .header("Vfs-Sync-Device", "name=a%20device&version=1.0.0&platform=linux&queue=3")
                 .send()
@@ -201,7 +207,7 @@ async fn deletion(
     let work = async {
         let begun = Instant::now();
         let delete = ground.http.post(format!("{url}/delete")).bearer_auth(&ground.token);
-        let body = serde_json::json!({"waitSeconds": 0});
+        let body = json!({"waitSeconds": 0});
         delete.json(&body).send().await?.error_for_status()?;
         loop {
             let user = ground.get("users/leaver").await?;
