@@ -1,5 +1,7 @@
 //! The failure that ends a command: a kind, a sentence, and the next step.
 
+use std::fmt;
+
 use serde::Serialize;
 use serde_json::Value;
 use vfs_sync_client::{ClientError, TransportError, Violation};
@@ -236,6 +238,42 @@ impl From<ClientError> for Failure {
                 of(Kind::Failed).hint("check whether the disk is full or read-only")
             }
             _ => of(Kind::Failed),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<vfs_sync_folder::Error> for Failure {
+    fn from(error: vfs_sync_folder::Error) -> Self {
+        use vfs_sync_folder::Error as E;
+        let message = error.to_string();
+        match error {
+            E::Client(error) => error.into(),
+            E::Io { what, source } => Self::io(what)(source),
+            E::DiskFull { .. } => Self::failed(message)
+                .hint("written files stay; the same command resumes from there"),
+            E::Busy(_) => {
+                Self::failed(message).hint("wait until it ends, or choose another directory")
+            }
+            E::NotImported(_) => {
+                Self::failed(message).hint("if its disk is not mounted, mount it")
+            }
+            E::Replaced(_) => Self::failed(message).hint(
+                "if its disk is not mounted, mount it; to import it as a new directory, import it without \
+                 --delete; to delete in the tree what it lacks, add --yes",
+            ),
+            E::Caller(error) => match error.downcast::<Self>() {
+                Ok(failure) => *failure,
+                Err(_) => Self::failed(message),
+            },
+            _ => Self::failed(message),
         }
     }
 }

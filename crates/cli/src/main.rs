@@ -4,7 +4,6 @@ mod args;
 mod commands;
 mod error;
 mod escape;
-mod fs;
 mod machine;
 mod output;
 mod path;

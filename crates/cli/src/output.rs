@@ -14,10 +14,10 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use vfs_sync_folder::report::{Problem, Problems};
 
 use crate::error::{Failure, Result};
 use crate::escape::{EscapingJson, EscapingLog, Line, escaped};
-use crate::report::{Problem, Problems};
 
 /// The number of problems that are shown to a person.
 const PROBLEMS_SHOWN: usize = 20;

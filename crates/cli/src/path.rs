@@ -4,9 +4,9 @@ use vfs_sync_client::{Child, ClientError, Node, Reader, SyncClient, TreePath};
 use vfs_sync_core::access::{AccessLevel, PrincipalType};
 use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::item::Name;
+use vfs_sync_folder::disk::metadata::{OnDisk, on_disk};
 
 use crate::error::{Failure, Kind, Result};
-use crate::fs::disk::metadata::{OnDisk, on_disk};
 
 /// The place that a path names.
 #[derive(Debug, Clone)]

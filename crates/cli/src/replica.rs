@@ -1,5 +1,6 @@
 //! The replica that a command works on: its directory, its settings, its client.
 
+pub(crate) mod crossing;
 pub(crate) mod handoff;
 pub(crate) mod live_state;
 
@@ -18,10 +19,10 @@ use vfs_sync_client::{
     TokenProvider, Transport, TransportError,
 };
 use vfs_sync_core::id::{ItemId, ReplicaId, UserId};
+use vfs_sync_folder::marker::Marker;
 
 use crate::args::{Global, Init, TOKEN_VARIABLE};
 use crate::error::{Failure, Kind, Result};
-use crate::fs::marker::Marker;
 
 const SETTINGS_FILE: &str = "settings.json";
 const SETTINGS_VERSION: u32 = 1;
@@ -31,9 +32,6 @@ const CREDENTIAL_FILE: &str = "credential.json";
 
 /// The greatest number of links that are allowed in one live folder.
 pub(crate) const MAX_ALLOWED_LINKS: usize = 100;
-/// The greatest number of links of a live folder that are remembered as refused; once there are as many,
-/// all that lead outside are refused until they are allowed.
-pub(crate) const MAX_REFUSED_LINKS: usize = 1_000;
 /// The greatest number of folders that are excluded from one live folder.
 pub(crate) const MAX_EXCLUDED: usize = 200;
 
@@ -477,7 +475,7 @@ pub(crate) fn excluded_from(replica: &Path, directory: &Path) -> Result<BTreeSet
 
 /// Adds the digest of rules that were written on this device to the replica's settings. The set is
 /// bounded: the greatest digests go first, and their rules have to be saved again to count.
-pub(crate) fn remember_rules(directory: &Path, digest: &str) -> Result<()> {
+fn remember_rules(directory: &Path, digest: &str) -> Result<()> {
     let mut settings = read_settings(directory)?;
     while settings.own_rules.len() >= MAX_OWN_RULES {
         settings.own_rules.pop_last();

@@ -1,386 +1,143 @@
-//! Reports of imports and exports: problems, conflicted copies, and changes of a dry run.
+//! Reports of imports and exports in words for people.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-use vfs_sync_core::item::Name;
+use vfs_sync_folder::export::ExportReport;
+use vfs_sync_folder::import::ImportReport;
+use vfs_sync_folder::report::{Change, ProblemKind};
 
-use crate::fs::disk::names::path_text;
-use crate::fs::scope::Scope;
+use crate::error::{Failure, Kind};
+use crate::output::{bytes_text, count_text};
 
-/// The number of problems that are kept in full; further ones are only counted.
-const KEPT: usize = 1_000;
-/// The number of changes that a dry run lists.
-const LISTED: usize = 200_000;
-
-/// The reason why an entry was left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[derive(strum::IntoStaticStr, strum::VariantArray)]
-#[strum(serialize_all = "camelCase")]
-pub(crate) enum ProblemKind {
-    /// The name cannot be represented, even escaped.
-    Name,
-    /// The name was changed to be distinct on this disk.
-    NameChanged,
-    /// The disk rejects the name.
-    NameRefused,
-    /// The entry is a symbolic link with too long a target, or in the place of an item.
-    SymbolicLink,
-    /// The link leads out of its directory, and another user may have written it.
-    LinkNotAllowed,
-    /// The entry is a pipe, socket or device.
-    SpecialFile,
-    /// The entry could not be read.
-    Unreadable,
-    /// The entry could not be written.
-    Unwritable,
-    /// The file changed during each attempt to read it.
-    Changing,
-    /// The entry belongs to the replica itself.
-    OwnReplica,
-    /// The file was left behind by an interrupted export.
-    Temporary,
-    /// The entry is a file on one side and a folder on the other.
-    TypeChanged,
-    /// Another content has the place of the entry.
-    Differs,
-    /// The item has no content yet.
-    NoContent,
-    /// The item is neither file nor folder.
-    NotAFile,
-    /// The folder is in several places and was written to the first.
-    LinkedAgain,
-    /// The item is a shortcut into another owner's tree.
-    Shortcut,
-    /// The user's access level does not allow the change.
-    NotPermitted,
-    /// The file's time cannot be represented; the nearest one is used.
-    Time,
-    /// The server rejected the item, so it exists only on this disk.
-    Refused,
-    /// A different disk is mounted there than the recorded one.
-    OtherDisk,
-    /// The folder has the marker of another live folder.
-    OwnLiveFolder,
-    /// The entry was kept beside the item that took its name.
-    ConflictedCopy,
-    /// A program has the file open for writing; it is replaced or removed once it is closed.
-    Open,
-    /// The entry is not in the tree, and was kept because it was created or changed here.
-    Kept,
-    /// The live directory itself cannot be kept in step.
-    Directory,
-    /// The deletions of a live directory wait for the user's confirmation.
-    HeldDeletions,
-    /// The removals from a live directory wait for the user's confirmation.
-    HeldRemovals,
-    /// A `.vfsignore` or one of its rules cannot be used.
-    IgnoreRules,
-    /// The rules of a `.vfsignore` do not count, because another user may have written them.
-    UntrustedRules,
-    /// The entry has the place of a folder that is excluded from this device, or is left of it.
-    Excluded,
-    /// The tree deleted the folder, which stays on the disk with the ignored entries in it.
-    IgnoredLeft,
+/// Describes the changes that were or would be made, for people.
+pub(crate) fn import_text(report: &ImportReport) -> String {
+    format!(
+        "new: {} folders, {} files · changed: {} contents, {} attributes · moved: {} · \
+         deleted: {}",
+        count_text(report.folders_created),
+        count_text(report.files_created),
+        count_text(report.contents_changed),
+        count_text(report.metadata_changed),
+        count_text(report.moved),
+        count_text(report.deleted),
+    )
 }
 
-impl ProblemKind {
-    /// Returns the kind's name in JSON.
-    pub(crate) fn as_str(self) -> &'static str {
-        self.into()
-    }
+/// Describes the changes that were or would be made, for people.
+pub(crate) fn export_text(report: &ExportReport) -> String {
+    format!(
+        "new: {} folders, {} files ({}) · attributes: {} · moved: {} · removed: {}",
+        count_text(report.folders_created),
+        count_text(report.files_written),
+        bytes_text(report.bytes),
+        count_text(report.metadata_changed),
+        count_text(report.moved),
+        count_text(report.removed),
+    )
+}
 
-    /// Returns the user's next step for the entry at `entry` on the disk, in the live directory `dir`,
-    /// which is in step with the folder `path`.
-    pub(crate) fn next_step(self, dir: &str, path: &str, entry: &str) -> String {
-        let words = self.step().split_inclusive(' ').map(|word| match word.trim_end() {
-            "DIR" => format!("'{dir}' "),
-            "PATH" => format!("'{path}' "),
-            "DIR`" => format!("'{dir}'`"),
-            "PATH`" => format!("'{path}'`"),
-            "ENTRY`" => format!("'{entry}'`"),
-            _ => word.to_owned(),
-        });
-        words.collect()
-    }
+/// Returns the failure of an import whose deletions wait for confirmation.
+pub(crate) fn held_deletions(report: &ImportReport, directory: &Path) -> Option<Failure> {
+    (report.held > 0).then(|| {
+        let (held, of) = (report.held, report.recorded);
+        let text = format!(
+            "{held} of the {of} entries that {} had are gone: none was deleted in the tree",
+            directory.display()
+        );
+        Failure::new(Kind::Partial, text)
+            .hint("if a disk is not mounted, mount it and import again; to delete them, add --yes")
+    })
+}
 
-    /// Returns the user's next step; DIR stands for the directory, PATH for the folder, ENTRY for the entry.
-    const fn step(self) -> &'static str {
-        match self {
-            Self::Name | Self::NameRefused => "rename it",
-            Self::NameChanged => "rename one of the two",
-            Self::SymbolicLink | Self::SpecialFile => {
-                "nothing is lost: it stays on this disk only; move it away to be rid of this line"
-            }
-            Self::Unreadable => "let your user read and write it",
-            Self::Unwritable => "let your user write it, and make room if the disk is full",
-            Self::Changing => "close the program that writes it",
-            Self::OwnReplica | Self::Temporary | Self::NotAFile => "there is nothing to do",
-            Self::TypeChanged | Self::Differs => {
-                "the disk's is kept: rename one of the two, and both are synchronised"
-            }
-            Self::NoContent => "start the device that has it: it sends it",
-            Self::LinkedAgain | Self::Shortcut => {
-                "keep its own folder in step with another directory: see `vfs-sync folder add`"
-            }
-            Self::NotPermitted => {
-                "ask the owner for write access, or move it out of the directory to keep it for yourself"
-            }
-            Self::Time => "set a time from the years 0 to 9999",
-            Self::Refused => "see `vfs-sync rejected` for the reason, and to try again",
-            Self::OtherDisk => {
-                "mount the disk, or take what is there now: `vfs-sync import DIR PATH`"
-            }
-            Self::OwnLiveFolder => {
-                "if nothing keeps it in step, remove the folder .vfs-sync in it: then it is synchronised"
-            }
-            Self::ConflictedCopy => "compare the two, and delete one",
-            Self::Open => "close the program that has it open",
-            Self::Kept => "move it out of the folder that was deleted elsewhere, or delete it",
-            Self::Directory => "`vfs-sync up` tries again every ten seconds",
-            Self::HeldDeletions => {
-                "put the entries back, or delete them everywhere: `vfs-sync folder confirm-deletions DIR`"
-            }
-            Self::LinkNotAllowed => {
-                "if its target is right, let it be made: `vfs-sync folder allow ENTRY`"
-            }
-            Self::IgnoreRules => "correct the line, or let your user read the file",
-            Self::UntrustedRules => {
-                "read the rules; to let them count: `vfs-sync folder trust-ignore DIR`"
-            }
-            Self::Excluded => "move it elsewhere, or see `vfs-sync folder include --help`",
-            Self::IgnoredLeft => "delete it if nobody needs what is in it",
-            Self::HeldRemovals => {
-                "see `vfs-sync recover`; to remove them here: `vfs-sync export DIR PATH --delete --yes`"
-            }
-        }
-    }
-
-    /// Returns whether the problem means that the request was only partly done. Limits of the
-    /// disk's file types and names do not count.
-    const fn is_failure(self) -> bool {
-        !matches!(
-            self,
-            Self::NameChanged
-                | Self::OwnReplica
-                | Self::Temporary
-                | Self::NotAFile
-                | Self::UntrustedRules
-                | Self::IgnoredLeft
+/// Returns the failure of an export whose removals wait for confirmation.
+pub(crate) fn held_removals(report: &ExportReport, directory: &Path) -> Option<Failure> {
+    (report.held > 0).then(|| {
+        let (held, of) = (report.held, report.recorded);
+        let text = format!(
+            "the replica was rebuilt and lacks {held} of the {of} entries that {} has: none was removed",
+            directory.display()
+        );
+        Failure::new(Kind::Partial, text).hint(
+            "see `vfs-sync status` for what the server lost; to remove them, add --yes",
         )
+    })
+}
+
+/// Returns a change of a dry run in words for people.
+pub(crate) const fn change_text(change: Change) -> &'static str {
+    match change {
+        Change::NewFolder => "new folder",
+        Change::NewFile => "new file",
+        Change::Content => "content",
+        Change::Attributes => "attributes",
+        Change::Moved => "moved",
+        Change::Deleted => "deleted",
+        Change::Copy => "conflicted copy",
     }
 }
 
-/// An entry that was left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Problem {
-    pub(crate) path: String,
-    pub(crate) kind: ProblemKind,
-    pub(crate) detail: String,
+/// Returns the user's next step for the entry at `entry` on the disk, in the live directory `dir`,
+/// which is in step with the folder `path`.
+pub(crate) fn next_step(kind: ProblemKind, dir: &str, path: &str, entry: &str) -> String {
+    let words = step_of(kind).split_inclusive(' ').map(|word| match word.trim_end() {
+        "DIR" => format!("'{dir}' "),
+        "PATH" => format!("'{path}' "),
+        "DIR`" => format!("'{dir}'`"),
+        "PATH`" => format!("'{path}'`"),
+        "ENTRY`" => format!("'{entry}'`"),
+        _ => word.to_owned(),
+    });
+    words.collect()
 }
 
-impl Problem {
-    pub(crate) fn new(path: &Path, kind: ProblemKind, detail: impl Into<String>) -> Self {
-        let path = path_text(path);
-        let path = if path.is_empty() { ".".to_owned() } else { path };
-        Self { path, kind, detail: detail.into() }
-    }
-
-    pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Self {
-        Self::new(path, ProblemKind::Unreadable, error.to_string())
-    }
-
-    pub(crate) fn unwritable(path: &Path, error: &io::Error) -> Self {
-        Self::new(path, ProblemKind::Unwritable, error.to_string())
-    }
-
-    /// Reports an entry that the server rejected, so that it is only on this disk.
-    pub(crate) fn rejected(path: &Path) -> Self {
-        let detail = "the server rejected it: it exists only here (see `vfs-sync rejected`)";
-        Self::new(path, ProblemKind::Refused, detail)
-    }
-}
-
-/// The problems of an import or export, in bounded memory.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Problems {
-    /// The first problems, in full.
-    pub(crate) first: Vec<Problem>,
-    /// The number of problems of each kind.
-    pub(crate) counts: BTreeMap<ProblemKind, u64>,
-}
-
-impl Problems {
-    pub(crate) fn add(&mut self, problem: Problem) {
-        *self.counts.entry(problem.kind).or_default() += 1;
-        if self.first.len() < KEPT {
-            self.first.push(problem);
+/// Returns the user's next step; DIR stands for the directory, PATH for the folder, ENTRY for the entry.
+const fn step_of(kind: ProblemKind) -> &'static str {
+    use ProblemKind as P;
+    match kind {
+        P::Name | P::NameRefused => "rename it",
+        P::NameChanged => "rename one of the two",
+        P::SymbolicLink | P::SpecialFile => {
+            "nothing is lost: it stays on this disk only; move it away to be rid of this line"
         }
-    }
-
-    pub(crate) fn extend(&mut self, problems: Vec<Problem>) {
-        problems.into_iter().for_each(|problem| self.add(problem));
-    }
-
-    /// Returns the problems of the kinds that `is_one` accepts.
-    pub(crate) fn only(&self, is_one: impl Fn(ProblemKind) -> bool) -> Self {
-        let first = self.first.iter().filter(|problem| is_one(problem.kind)).cloned().collect();
-        let counts = self.counts.iter().filter(|(kind, _)| is_one(**kind));
-        Self { first, counts: counts.map(|(kind, count)| (*kind, *count)).collect() }
-    }
-
-    /// Returns the problems without those of paths that `others` has too.
-    pub(crate) fn except(&self, others: &Self) -> Self {
-        let listed: BTreeSet<&str> = others.first.iter().map(|one| one.path.as_str()).collect();
-        let mut rest = Self { first: Vec::new(), counts: self.counts.clone() };
-        for problem in &self.first {
-            if !listed.contains(problem.path.as_str()) {
-                rest.first.push(problem.clone());
-            } else if let Some(count) = rest.counts.get_mut(&problem.kind) {
-                *count = count.saturating_sub(1);
-            }
+        P::Unreadable => "let your user read and write it",
+        P::Unwritable => "let your user write it, and make room if the disk is full",
+        P::Changing => "close the program that writes it",
+        P::OwnReplica | P::Temporary | P::NotAFile => "there is nothing to do",
+        P::TypeChanged | P::Differs => {
+            "the disk's is kept: rename one of the two, and both are synchronised"
         }
-        rest.counts.retain(|_, count| *count > 0);
-        rest
-    }
-
-    /// Returns whether each problem is known and only that of its own entry: a look at other folders
-    /// leaves them as they are.
-    pub(crate) fn are_of_entries(&self) -> bool {
-        let of_entry = |kind: &ProblemKind| {
-            use ProblemKind as P;
-            matches!(
-                kind,
-                P::SpecialFile
-                    | P::SymbolicLink
-                    | P::NotAFile
-                    | P::Name
-                    | P::NameRefused
-                    | P::Time
-                    | P::NoContent
-            )
-        };
-        self.counts.keys().all(of_entry) && self.total() == self.first.len() as u64
-    }
-
-    /// Returns these problems of a look at some folders, with those of `earlier` in other folders.
-    pub(crate) fn after(self, earlier: &Self, visited: &Scope) -> Self {
-        let Scope::Folders(folders) = visited else { return self };
-        let visited: BTreeSet<String> = folders.iter().map(|folder| path_text(folder)).collect();
-        let mut all = Self::default();
-        for problem in &earlier.first {
-            let folder = problem.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-            if !visited.contains(folder) {
-                all.add(problem.clone());
-            }
+        P::NoContent => "start the device that has it: it sends it",
+        P::LinkedAgain | P::Shortcut => {
+            "keep its own folder in step with another directory: see `vfs-sync folder add`"
         }
-        all.add_all(&self);
-        all
-    }
-
-    /// Adds all problems of `others`.
-    pub(crate) fn add_all(&mut self, others: &Self) {
-        for (kind, count) in &others.counts {
-            let sum = self.counts.entry(*kind).or_default();
-            *sum = sum.saturating_add(*count);
+        P::NotPermitted => {
+            "ask the owner for write access, or move it out of the directory to keep it for yourself"
         }
-        let room = KEPT.saturating_sub(self.first.len());
-        self.first.extend(others.first.iter().take(room).cloned());
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        sum(self.counts.values())
-    }
-
-    /// Returns the number of problems that mean that the request was only partly done.
-    pub(crate) fn failures(&self) -> u64 {
-        sum(self.counts.iter().filter(|(kind, _)| kind.is_failure()).map(|(_, count)| count))
-    }
-}
-
-fn sum<'a>(counts: impl Iterator<Item = &'a u64>) -> u64 {
-    counts.fold(0, |sum, count| sum.saturating_add(*count))
-}
-
-/// A content that was kept beside another, with its new name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Conflict {
-    pub(crate) path: String,
-    pub(crate) copy: String,
-}
-
-/// The conflicted copies of an import, in bounded memory.
-#[derive(Debug, Clone, Default, Serialize)]
-pub(crate) struct Conflicts {
-    /// The first conflicts, in full.
-    pub(crate) first: Vec<Conflict>,
-    pub(crate) count: u64,
-}
-
-impl Conflicts {
-    pub(crate) fn add(&mut self, path: &Path, copy: &Name) {
-        self.count += 1;
-        if self.first.len() < KEPT {
-            let (path, copy) = (path_text(path), copy.as_str().to_owned());
-            self.first.push(Conflict { path, copy });
+        P::Time => "set a time from the years 0 to 9999",
+        P::Refused => "see `vfs-sync rejected` for the reason, and to try again",
+        P::OtherDisk => "mount the disk, or take what is there now: `vfs-sync import DIR PATH`",
+        P::OwnLiveFolder => {
+            "if nothing keeps it in step, remove the folder .vfs-sync in it: then it is synchronised"
         }
-    }
-}
-
-/// The change that a dry run lists for an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Change {
-    NewFolder,
-    NewFile,
-    Content,
-    Attributes,
-    Moved,
-    Deleted,
-    /// A new file is written beside the existing one of its name.
-    Copy,
-}
-
-impl Change {
-    /// Returns the change in words for people.
-    pub(crate) const fn text(self) -> &'static str {
-        match self {
-            Self::NewFolder => "new folder",
-            Self::NewFile => "new file",
-            Self::Content => "content",
-            Self::Attributes => "attributes",
-            Self::Moved => "moved",
-            Self::Deleted => "deleted",
-            Self::Copy => "conflicted copy",
+        P::ConflictedCopy => "compare the two, and delete one",
+        P::Open => "close the program that has it open",
+        P::Kept => "move it out of the folder that was deleted elsewhere, or delete it",
+        P::Directory => "`vfs-sync up` tries again every ten seconds",
+        P::HeldDeletions => {
+            "put the entries back, or delete them everywhere: `vfs-sync folder confirm-deletions DIR`"
         }
-    }
-}
-
-/// A change that a dry run lists.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Changed {
-    pub(crate) change: Change,
-    pub(crate) path: String,
-}
-
-/// The changes that a dry run lists, in bounded memory.
-#[derive(Debug, Clone, Default, Serialize)]
-pub(crate) struct Changes {
-    pub(crate) entries: Vec<Changed>,
-    /// The number of changes beyond the listed ones.
-    pub(crate) more: u64,
-}
-
-impl Changes {
-    pub(crate) fn add(&mut self, change: Change, path: &Path) {
-        if self.entries.len() == LISTED {
-            self.more += 1;
-            return;
+        P::LinkNotAllowed => {
+            "if its target is right, let it be made: `vfs-sync folder allow ENTRY`"
         }
-        self.entries.push(Changed { change, path: path_text(path) });
+        P::IgnoreRules => "correct the line, or let your user read the file",
+        P::UntrustedRules => {
+            "read the rules; to let them count: `vfs-sync folder trust-ignore DIR`"
+        }
+        P::Excluded => "move it elsewhere, or see `vfs-sync folder include --help`",
+        P::IgnoredLeft => "delete it if nobody needs what is in it",
+        P::HeldRemovals => {
+            "see `vfs-sync recover`; to remove them here: `vfs-sync export DIR PATH --delete --yes`"
+        }
     }
 }
 
@@ -389,31 +146,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_million_problems_take_bounded_memory_and_are_all_counted() {
-        let mut problems = Problems::default();
-        for _ in 0..KEPT * 3 {
-            problems.add(Problem::new(Path::new("x"), ProblemKind::SymbolicLink, "a link"));
-        }
-        problems.add(Problem::new(Path::new(""), ProblemKind::Temporary, "left"));
-        assert_eq!(problems.first.len(), KEPT);
-        assert_eq!(problems.total(), KEPT as u64 * 3 + 1);
-        assert_eq!(problems.failures(), KEPT as u64 * 3);
-    }
-
-    #[test]
     fn a_next_step_names_the_directory_and_its_folder() {
-        let step = ProblemKind::HeldRemovals.next_step("/my PATH", "/in DIR", "/e");
+        let step = next_step(ProblemKind::HeldRemovals, "/my PATH", "/in DIR", "/e");
         assert!(step.ends_with("`vfs-sync export '/my PATH' '/in DIR' --delete --yes`"), "{step}");
-        let step = ProblemKind::HeldDeletions.next_step("/d", "/", "/d/e");
+        let step = next_step(ProblemKind::HeldDeletions, "/d", "/", "/d/e");
         assert!(step.ends_with("`vfs-sync folder confirm-deletions '/d'`"), "{step}");
-        assert_eq!(ProblemKind::Name.next_step("/d", "/", "/d/e"), "rename it");
-        let step = ProblemKind::LinkNotAllowed.next_step("/d", "/", "/d/e f");
+        assert_eq!(next_step(ProblemKind::Name, "/d", "/", "/d/e"), "rename it");
+        let step = next_step(ProblemKind::LinkNotAllowed, "/d", "/", "/d/e f");
         assert!(step.ends_with("`vfs-sync folder allow '/d/e f'`"), "{step}");
-    }
-
-    #[test]
-    fn a_kind_is_spelt_alike_everywhere() {
-        let kind = ProblemKind::NameChanged;
-        assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
     }
 }

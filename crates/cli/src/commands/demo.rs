@@ -21,14 +21,14 @@ use vfs_sync_server::auth::{AuthConfig, Secret};
 use super::render::SyncProgress;
 use crate::args::Demo;
 use crate::error::{Failure, Kind, Result};
-use crate::fs::export::{self, ExportOptions, ExportReport};
-use crate::fs::import::{self, ImportOptions, ImportReport};
-use crate::fs::scan::Scanner;
 use crate::output::{Output, bytes_text, count_text};
 use crate::replica::{self, Settings};
 use crate::server::{self, Setup};
 use crate::shutdown;
 use cut::Cuttable;
+use vfs_sync_folder::export::{self, ExportOptions, ExportReport};
+use vfs_sync_folder::import::{self, ImportOptions, ImportReport};
+use vfs_sync_folder::scan::Scanner;
 
 const USER: &str = "demo";
 /// The number of rounds after which two replicas that have not settled count as stuck.

@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn every_problem_of_a_live_folder_has_an_entry() {
-        use crate::report::ProblemKind;
         use strum::VariantArray as _;
+        use vfs_sync_folder::report::ProblemKind;
         for kind in ProblemKind::VARIANTS {
             let entry = runbook::entry_of(runbook::Kind::FolderProblem, kind.as_str());
             assert!(entry.is_some(), "{kind:?}");

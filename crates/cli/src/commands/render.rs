@@ -4,10 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use vfs_sync_client::{Node, Observer, Progress};
+use vfs_sync_folder::disk::link;
+use vfs_sync_folder::disk::metadata::{OnDisk, on_disk};
 
 use crate::escape::escaped;
-use crate::fs::disk::link;
-use crate::fs::disk::metadata::{OnDisk, on_disk};
 use crate::output::{self, bytes_text, count_text};
 
 /// Renders an item as JSON, for `ls`, `tree` and `stat`.

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_folder::disk::digest::digest_bytes;
+use vfs_sync_folder::report::Problems;
 
 use super::LiveFolder;
 use crate::error::{Failure, Kind, Result};
-use crate::fs::disk::digest::digest_bytes;
-use crate::report::Problems;
 
 /// The name of the file in the replica's directory.
 pub(crate) const FILE: &str = "live.json";
@@ -220,8 +220,8 @@ pub(crate) fn now() -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Problem, ProblemKind};
     use proptest::prelude::*;
+    use vfs_sync_folder::report::{Problem, ProblemKind};
 
     fn folder(problems: usize, detail: usize) -> FolderState {
         let mut folder = FolderState {

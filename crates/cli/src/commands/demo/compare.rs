@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use vfs_sync_folder::disk::digest::digest;
+use vfs_sync_folder::disk::dir::{Folder, Kind, Root, Stat};
+use vfs_sync_folder::disk::names::path_text;
 
 use crate::error::{Failure, Result};
-use crate::fs::disk::digest::digest;
-use crate::fs::disk::dir::{Folder, Kind, Root, Stat};
-use crate::fs::disk::names::path_text;
 
 const KEPT: usize = 100;
 
@@ -99,8 +99,8 @@ fn folder(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::disk::dir::set_mode_and_mtime;
     use vfs_sync_core::time::Timestamp;
+    use vfs_sync_folder::disk::dir::set_mode_and_mtime;
 
     #[test]
     fn every_kind_of_difference_is_found() {

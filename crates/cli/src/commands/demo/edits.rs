@@ -6,9 +6,9 @@ use serde::Serialize;
 use vfs_sync_client::{Delete, SyncClient};
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::ObjectType;
+use vfs_sync_folder::disk::metadata::{OnDisk, on_disk};
 
 use crate::error::{Failure, Result};
-use crate::fs::disk::metadata::{OnDisk, on_disk};
 use crate::path::name;
 
 /// The folder where the conflicts are staged.

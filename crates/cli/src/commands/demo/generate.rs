@@ -6,8 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use vfs_sync_core::time::Timestamp;
-
-use crate::fs::disk::dir::set_mode_and_mtime;
+use vfs_sync_folder::disk::dir::set_mode_and_mtime;
 
 const FOLDERS: u64 = 120;
 const FILES_IN_FOLDER: u64 = 20;

@@ -20,6 +20,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{ChangeEvent, ClientError, Hints, SyncClient};
 use vfs_sync_core::id::{ChangeId, ItemId};
+use vfs_sync_folder::watcher::Watcher;
 
 use self::board::Board;
 use self::folder::Folder;
@@ -29,7 +30,6 @@ use crate::commands::replica::outstanding;
 use crate::commands::replica::sync::{notices, sync_and_merge};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::fs::watcher::Watcher;
 use crate::output::Output;
 use crate::replica::live_state::{self, State};
 use crate::replica::{self, LiveFolder, handoff};

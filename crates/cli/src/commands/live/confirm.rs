@@ -6,13 +6,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::SyncClient;
+use vfs_sync_folder::import::{self, ImportOptions, ImportReport, Looks};
+use vfs_sync_folder::scan::Scanner;
 
 use super::{check, chosen};
 use crate::args::Global;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::fs::import::{self, ImportOptions, ImportReport, Looks};
-use crate::fs::scan::Scanner;
 use crate::output::{Output, count_text, counted};
 use crate::replica::live_state::{self, Held};
 use crate::replica::{self, LiveFolder};

@@ -6,13 +6,13 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::json;
 use vfs_sync_client::{Node, SyncClient};
 use vfs_sync_core::id::ItemId;
+use vfs_sync_folder::disk::metadata::{OnDisk, on_disk};
+use vfs_sync_folder::disk::{link, names};
 
 use super::find;
 use crate::args::Global;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::fs::disk::metadata::{OnDisk, on_disk};
-use crate::fs::disk::{link, names};
 use crate::output::Output;
 use crate::path;
 use crate::replica::{self, LiveFolder, MAX_ALLOWED_LINKS, MAX_EXCLUDED, Settings};

@@ -7,17 +7,17 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{Node, SyncClient};
 use vfs_sync_core::id::ItemId;
+use vfs_sync_folder::disk::dir::Root;
+use vfs_sync_folder::disk::metadata::{OnDisk, on_disk};
+use vfs_sync_folder::disk::names;
+use vfs_sync_folder::ignore::{self, Rules, RulesFile, Trust};
 
 use super::crossing::{item_under, live_place};
 use crate::args::Global;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::fs::disk::dir::Root;
-use crate::fs::disk::metadata::{OnDisk, on_disk};
-use crate::fs::disk::names;
-use crate::fs::ignore::{self, Rules, RulesFile, Trust};
 use crate::output::{Output, counted};
-use crate::replica;
+use crate::replica::{self, crossing};
 
 /// Deletes in the tree the ignored items at and under the path `path` of a live folder's directory.
 pub(super) fn forget(
@@ -40,7 +40,7 @@ pub(super) fn forget(
     let node = under(&at)?;
     let what = format!("cannot read {}", directory.display());
     let root = Root::open(&directory).map_err(Failure::io(what))?;
-    let trust = Trust::of(replica, &directory)?.without_saving();
+    let trust = crossing::trust(replica, &directory)?.without_saving();
     let others = match &top {
         Some(item) => client.node(item)?.is_some_and(|node| node.owner != client.user()),
         None => false,

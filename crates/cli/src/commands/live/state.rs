@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use vfs_sync_client::SyncClient;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_folder::report::Problem;
 
 use super::crossing::excluded;
 use super::{chosen, shown};
@@ -16,7 +17,7 @@ use crate::escape::escaped;
 use crate::output::{Output, bytes_text, count_text, counted, table};
 use crate::replica::live_state::{self, FolderState, LiveState, State};
 use crate::replica::{self, LiveFolder, handoff};
-use crate::report::Problem;
+use crate::report::next_step;
 
 /// The number of problems of a folder that are shown to a person.
 const SHOWN: usize = 1_000;
@@ -192,7 +193,7 @@ impl FolderView {
     fn next_step(&self, problem: &Problem) -> String {
         let directory = &self.live.directory;
         let entry = directory.join(&problem.path);
-        problem.kind.next_step(&directory.to_string_lossy(), &self.path, &entry.to_string_lossy())
+        next_step(problem.kind, &directory.to_string_lossy(), &self.path, &entry.to_string_lossy())
     }
 
     fn last_in_step(&self) -> Option<Timestamp> {

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use vfs_sync_folder::aside::{self, Discarded};
+use vfs_sync_folder::disk::dir::Root;
+use vfs_sync_folder::disk::names;
 
 use super::{chosen, find};
 use crate::args::{FolderTrash, Global};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::fs::aside::{self, Discarded};
-use crate::fs::disk::dir::Root;
-use crate::fs::disk::names;
 use crate::output::{Output, bytes_text, table};
 use crate::replica::{self, LiveFolder};
 

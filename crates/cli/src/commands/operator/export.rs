@@ -24,15 +24,15 @@ use vfs_sync_core::content::{RelationKind, Sha256Digest};
 use vfs_sync_core::entry::{Change, Entry, ItemView};
 use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::tree::NodeContent;
+use vfs_sync_folder::disk::link;
+use vfs_sync_folder::disk::metadata::{self, OnDisk, on_disk};
+use vfs_sync_folder::disk::names::{self, DiskRules};
 use vfs_sync_store::{MetadataStore, PullAnswer, PullRequest};
 
 use super::existing;
 use crate::args::ExportUser;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::fs::disk::link;
-use crate::fs::disk::metadata::{self, OnDisk, on_disk};
-use crate::fs::disk::names::{self, DiskRules};
 use crate::output::{Output, bytes_text, counted};
 use crate::server;
 

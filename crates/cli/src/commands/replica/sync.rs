@@ -12,13 +12,13 @@ use vfs_sync_client::{
 };
 use vfs_sync_core::access::AccessLevel;
 use vfs_sync_core::id::{ItemId, UserId};
+use vfs_sync_folder::merge::merge;
 
 use super::super::render::{SyncProgress, with_field};
 use super::{outstanding, recover};
 use crate::args::{Global, Sync};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::fs::merge::merge;
 use crate::output::{Output, bytes_text, count_text, counted};
 use crate::shutdown;
 use crate::{path, replica};

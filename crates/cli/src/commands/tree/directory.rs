@@ -6,18 +6,19 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_client::SyncClient;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::ObjectType;
+use vfs_sync_folder::export::{self, ExportOptions, ExportReport};
+use vfs_sync_folder::ignore::Trust;
+use vfs_sync_folder::import::{self, ImportOptions, ImportReport};
+use vfs_sync_folder::report::{Changes, Problems};
+use vfs_sync_folder::scan::Scanner;
 
 use crate::args::{Export, Global, Import};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::Escaped;
-use crate::fs::disk::link::AllowedLinks;
-use crate::fs::export::{self, ExportOptions, ExportReport};
-use crate::fs::ignore::Trust;
-use crate::fs::import::{self, ImportOptions, ImportReport};
-use crate::fs::scan::Scanner;
 use crate::output::{Output, bytes_text, count_text, counted};
 use crate::path;
-use crate::report::{Changes, Problems};
+use crate::replica::crossing;
+use crate::report::{change_text, export_text, held_deletions, held_removals, import_text};
 use crate::{replica, shutdown};
 
 /// The number of conflicted copies that are shown to a person.
@@ -60,7 +61,7 @@ pub(in crate::commands) fn import(
     let would = if args.dry_run { "would be " } else { "" };
     output.say(format_args!(
         "{would}{} · unchanged: {} · {} imported",
-        report.changes_text(),
+        import_text(&report),
         count_text(report.unchanged),
         bytes_text(report.bytes),
     ))?;
@@ -84,19 +85,19 @@ pub(in crate::commands) fn import(
         output.note("`vfs-sync sync` sends the changes");
     }
     finish(output, report.interrupted, &report.problems)?;
-    import::held(&report, &args.dir).map_or(Ok(()), Err)
+    held_deletions(&report, &args.dir).map_or(Ok(()), Err)
 }
 
 /// Returns the rules that count in a directory of another owner's tree.
 fn trust(global: &Global, directory: &Path, dry_run: bool) -> Result<Trust> {
-    let trust = Trust::of(&replica::directory(global)?, directory)?;
+    let trust = crossing::trust(&replica::directory(global)?, directory)?;
     Ok(if dry_run { trust.without_saving() } else { trust })
 }
 
 /// Lists the changes of a dry run; the list is empty without one.
 fn list_changes(output: Output, changes: &Changes) -> Result<()> {
     for one in &changes.entries {
-        output.say(format_args!("{}: {}", one.change.text(), Escaped(&one.path)))?;
+        output.say(format_args!("{}: {}", change_text(one.change), Escaped(&one.path)))?;
     }
     if changes.more > 0 {
         output.say(format_args!("… and {} more", count_text(changes.more)))?;
@@ -168,7 +169,8 @@ pub(in crate::commands) async fn export(
         live: false,
         leave_missing: false,
         trust: trust(global, &args.dir, args.dry_run)?,
-        links: AllowedLinks::of(&replica::directory(global)?, &args.dir)?.or_all(args.allow_links),
+        links: crossing::allowed_links(&replica::directory(global)?, &args.dir)?
+            .or_all(args.allow_links),
         not_here: replica::excluded_from(&replica::directory(global)?, &args.dir)?,
     };
     let progress = output.progress("exporting");
@@ -183,12 +185,12 @@ pub(in crate::commands) async fn export(
     let would = if args.dry_run { "would be " } else { "" };
     output.say(format_args!(
         "{would}{} · unchanged: {}",
-        report.changes_text(),
+        export_text(&report),
         count_text(report.unchanged),
     ))?;
     note_ignored(output, report.ignored);
     finish(output, report.interrupted, &report.problems)?;
-    export::held(&report, &args.dir).map_or(Ok(()), Err)
+    held_removals(&report, &args.dir).map_or(Ok(()), Err)
 }
 
 /// Says how many entries the rules ignore, if they ignore any.

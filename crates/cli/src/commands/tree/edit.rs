@@ -6,11 +6,11 @@ use tokio_util::sync::CancellationToken;
 use vfs_sync_client::{ClientError, Delete, Node, SyncClient, TreePath};
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::item::{Name, ObjectType};
+use vfs_sync_folder::disk::metadata::{OnDisk, on_disk};
 
 use crate::args::{FromTo, Global, Ln, Mkdir, Rm};
 use crate::error::{Failure, Kind, Result};
 use crate::escape::Escaped;
-use crate::fs::disk::metadata::{OnDisk, on_disk};
 use crate::output::Output;
 use crate::path::{self, Place};
 use crate::{replica, shutdown};

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use vfs_sync_client::{Child, ClientError, Node, SyncClient, TreeEntry, TreePath};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::shown::{MTIME, TOUCHED};
+use vfs_sync_folder::disk::link;
+use vfs_sync_folder::disk::metadata::{self, OnDisk, on_disk};
 
 use super::super::render::{display_name, node_json, with_field};
 use super::super::sharing::share;
 use crate::args::{Global, Ls, OnePath, Tree};
 use crate::error::{Failure, Result};
 use crate::escape::escaped;
-use crate::fs::disk::link;
-use crate::fs::disk::metadata::{self, OnDisk, on_disk};
 use crate::output::{Output, count_text, json_text, table};
 use crate::path::{self, Place};
 use crate::replica;

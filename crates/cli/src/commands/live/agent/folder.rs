@@ -13,25 +13,24 @@ use vfs_sync_client::SyncClient;
 use vfs_sync_core::cursor::Cursor;
 use vfs_sync_core::id::ItemId;
 use vfs_sync_core::time::Timestamp;
+use vfs_sync_folder::aside;
+use vfs_sync_folder::disk::names;
+use vfs_sync_folder::export::{self, ExportOptions, ExportReport, Part};
+use vfs_sync_folder::import::{self, ImportOptions, ImportReport, Looks};
+use vfs_sync_folder::report::{Problem, ProblemKind, Problems};
+use vfs_sync_folder::scan::Scanner;
+use vfs_sync_folder::scope::Scope;
+use vfs_sync_folder::watcher::Watcher;
 
 use super::super::{check, shown};
 use super::board::Board;
 use super::remember;
 use crate::error::{Failure, Kind, Result};
 use crate::escape::escaped;
-use crate::fs::aside;
-use crate::fs::disk::link::AllowedLinks;
-use crate::fs::disk::names;
-use crate::fs::export::{self, ExportOptions, ExportReport, Part};
-use crate::fs::ignore::Trust;
-use crate::fs::import::{self, ImportOptions, ImportReport, Looks};
-use crate::fs::scan::Scanner;
-use crate::fs::scope::Scope;
-use crate::fs::watcher::Watcher;
 use crate::output::{Output, bytes_text, count_text, counted};
 use crate::replica::live_state::{FolderState, Held, Scanned, State};
-use crate::replica::{self, LiveFolder, ScanRequest};
-use crate::report::{Problem, ProblemKind, Problems};
+use crate::replica::{self, LiveFolder, ScanRequest, crossing};
+use crate::report::{export_text, held_deletions, held_removals, import_text, next_step};
 use crate::shutdown;
 
 /// The interval of scans where changes are not noticed otherwise.
@@ -363,7 +362,7 @@ impl Folder {
             (self.awaited > 0).then(|| format!("{text} {why} {them}"))
         };
         let deletions = |held: &String| {
-            let step = ProblemKind::HeldDeletions.next_step(&self.shown(), "", "");
+            let step = next_step(ProblemKind::HeldDeletions, &self.shown(), "", "");
             format!("{held}; {step}")
         };
         let held = || self.held.0.as_ref().map(deletions).or_else(|| self.held.1.clone());
@@ -414,7 +413,7 @@ impl Folder {
         self.resolved = true;
         self.seen |= report.problems.failures() == 0;
         self.has_scanned(board, Some(&report));
-        let held = import::held(&report, &self.live.directory).map(|failure| failure.message);
+        let held = held_deletions(&report, &self.live.directory).map(|failure| failure.message);
         // While entries are looked at once more, those that were held still are.
         if held.is_some() || report.missing == 0 {
             let set = || Held::new(report.held, report.recorded, &report.held_rows);
@@ -477,7 +476,7 @@ impl Folder {
         check(client, scanner.root(), &self.live)?;
         self.mark(client, replica, scanner.root())?;
         scanner.scope = self.scope.clone();
-        scanner.trust = Trust::of(replica, &self.live.directory)?;
+        scanner.trust = crossing::trust(replica, &self.live.directory)?;
         scanner.not_here = replica::excluded_from(replica, &self.live.directory)?;
         let progress = self.output.progress("scanning");
         let (live, began) = (&self.live, Instant::now());
@@ -499,9 +498,9 @@ impl Folder {
             ..ImportOptions::default()
         };
         let (item, looks) = (self.live.item.clone(), Some(&mut self.looks));
-        tokio::task::block_in_place(|| {
+        Ok(tokio::task::block_in_place(|| {
             import::import(client, scanner, item, options, looks, cut, &mut show)
-        })
+        })?)
     }
 
     /// Exports the tree's changes. Fails only if it was cut, or the replica fails.
@@ -527,8 +526,8 @@ impl Folder {
             delete: true,
             live: true,
             leave_missing: self.seen,
-            trust: Trust::of(replica, &self.live.directory)?,
-            links: AllowedLinks::of(replica, &self.live.directory)?,
+            trust: crossing::trust(replica, &self.live.directory)?,
+            links: crossing::allowed_links(replica, &self.live.directory)?,
             not_here: replica::excluded_from(replica, &self.live.directory)?,
             ..ExportOptions::default()
         };
@@ -538,7 +537,7 @@ impl Folder {
         drop(progress);
         let report = match exported {
             Ok(report) => report,
-            Err(failure) => return self.fails(failure),
+            Err(error) => return self.fails(error.into()),
         };
         if self.live.refused_links != report.refused_links {
             self.live.refused_links.clone_from(&report.refused_links);
@@ -562,7 +561,7 @@ impl Folder {
             self.live.joined = true;
             self.scan_due = Instant::now();
         }
-        self.held.1 = export::held(&report, &self.live.directory).map(|failure| {
+        self.held.1 = held_removals(&report, &self.live.directory).map(|failure| {
             let (dir, path) = (self.shown(), shown(client, &self.live));
             let command = format!("vfs-sync export '{dir}' '{path}' --delete --yes");
             format!("{}; to remove them: `{command}`", failure.message)
@@ -627,7 +626,7 @@ impl Folder {
             self.output.say(format_args!(
                 "{}: changed here: {}",
                 escaped(&dir),
-                report.changes_text(),
+                import_text(report),
             ))?;
         }
         for conflict in &report.conflicts.first {
@@ -647,7 +646,7 @@ impl Folder {
             self.output.say(format_args!(
                 "{}: changed elsewhere: {}",
                 escaped(&dir),
-                report.changes_text(),
+                export_text(report),
             ))?;
         }
         self.show_problems(&report.problems, |kind| {

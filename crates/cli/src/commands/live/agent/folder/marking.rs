@@ -7,15 +7,15 @@ use std::path::Path;
 use vfs_sync_client::{
     DirectoryRecord, EntryRecord, FoundDirectory, ROOT_ENTRY, RecordChange, SyncClient,
 };
+use vfs_sync_folder::disk::dir::{Folder as DiskFolder, Root};
+use vfs_sync_folder::intents;
+use vfs_sync_folder::marker::{self, Marker};
+use vfs_sync_folder::record::Record;
 
 use super::super::remember;
 use super::Folder;
 use crate::error::{Failure, Result};
 use crate::escape::escaped;
-use crate::fs::disk::dir::{Folder as DiskFolder, Root};
-use crate::fs::intents;
-use crate::fs::marker::{self, Marker};
-use crate::fs::record::Record;
 
 impl Folder {
     /// Compares the directory's marker with the settings. If the directory is a copy, or one of the
@@ -70,9 +70,9 @@ impl Folder {
             }
             (Some(_), Some(_)) => {
                 self.drop_record(client, root)?;
-                Marker::new()
+                Marker::generate()
             }
-            (None, _) => Marker::new(),
+            (None, _) => Marker::generate(),
         };
         if self.live.marker.as_ref() != Some(&wanted) {
             self.live.marker = Some(wanted.clone());
