@@ -22,6 +22,7 @@ use super::disk::durable::Unsynced;
 use super::disk::names;
 use super::disk::open_files::OpenFiles;
 use super::record::is_same_but_renamed;
+use super::seam;
 
 /// The name of the agent's own folder in a live directory.
 pub const OWN: &str = ".vfs-sync";
@@ -147,11 +148,12 @@ impl Aside {
             path: PathBytes::of(path),
             size: stat.size,
             modified: (stat.modified.seconds, stat.modified.nanos),
-            since: seconds(SystemTime::now()),
+            since: seconds(seam::now()),
         };
         let mut line = serde_json::to_vec(&line)?;
         line.push(b'\n');
         let (_, list) = self.displaced()?;
+        seam::before(seam::Operation::Write)?;
         list.write_all(&line)
     }
 
@@ -167,7 +169,7 @@ impl Aside {
     ) -> io::Result<bool> {
         let parent = path.parent().unwrap_or(Path::new(""));
         let last = path.file_name().unwrap_or(name);
-        let today = day(SystemTime::now());
+        let today = day(seam::now());
         let mut failure = io::Error::from(io::ErrorKind::AlreadyExists);
         for number in 1..=MOST_OF_A_DAY {
             let day = if number == 1 { today.clone() } else { format!("{today}.{number}") };

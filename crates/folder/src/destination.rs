@@ -13,6 +13,7 @@ use vfs_sync_core::time::Timestamp;
 use super::disk::dir::{Folder, Stat, accept_refused_mode, set_mode_and_mtime, stat_file};
 use super::disk::names::{self, DiskRules};
 use super::record::is_same_but_renamed;
+use super::seam::{self, Operation};
 
 /// The number of bytes that are written at a time.
 const CHUNK: usize = 64 * 1024;
@@ -280,6 +281,7 @@ fn fill(
             Err(error) => return Err(error.into()),
         };
         hasher.update(&buffer[..count]);
+        seam::before(Operation::Write)?;
         file.write_all(&buffer[..count])?;
         size += count as u64;
     }

@@ -267,7 +267,7 @@ struct Import<'a> {
     options: ImportOptions,
     looks: Option<&'a mut Looks>,
     stop: &'a CancellationToken,
-    prefetch: Prefetch<FoundFile>,
+    prefetch: Prefetch<'a, FoundFile>,
     committer: Committer<'a>,
     batch: Batch<'a>,
     batch_contents: usize,

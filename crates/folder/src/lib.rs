@@ -20,6 +20,7 @@ pub mod record;
 pub mod report;
 pub mod scan;
 pub mod scope;
+pub mod seam;
 pub mod watcher;
 
 pub use self::error::{Error, Result};

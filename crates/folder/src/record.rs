@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use vfs_sync_client::{
     ClientError, DirectoryRecord, DiskState, DiskTime, EntryKind, EntryRecord, EntryState,
@@ -17,6 +17,7 @@ use vfs_sync_core::time::Timestamp;
 use super::decision::Row;
 use super::disk::dir::{Kind, Root, Stat};
 use super::disk::{link, metadata};
+use super::seam;
 
 /// The number of seconds after a read in which a change may not show in a file's times: the
 /// coarsest file systems count in steps of two.
@@ -475,7 +476,7 @@ pub(crate) fn has_same_metadata(tree: &TreeState, node: &Node, user: &UserId) ->
 
 /// Returns the present time in a disk's format.
 pub(crate) fn now() -> DiskTime {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = seam::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     DiskTime {
         seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
         nanos: now.subsec_nanos(),

@@ -16,6 +16,7 @@
 //! ```
 
 mod actor;
+mod folder;
 mod infra;
 mod oracle;
 mod plan;
@@ -41,13 +42,15 @@ pub struct Simulation {
     pub steps: usize,
     /// The back end for the servers' metadata.
     pub store: StoreKind,
+    /// True for worlds of live folders, whose `store` is that of the replicas.
+    pub folders: bool,
     /// A deliberate silent fault, which verifies that the checkers find it.
     pub sabotage: Option<Sabotage>,
 }
 
 impl Default for Simulation {
     fn default() -> Self {
-        Self { steps: 200, store: StoreKind::default(), sabotage: None }
+        Self { steps: 200, store: StoreKind::default(), folders: false, sabotage: None }
     }
 }
 
@@ -65,6 +68,9 @@ impl Simulation {
     }
 
     fn play_some(&self, seed: u64, tracing: bool, keep: &dyn Fn(usize) -> bool) -> Outcome {
+        if self.folders {
+            return folder::play(&self.folder_plan(seed), tracing, keep);
+        }
         let plan = self.plan(seed);
         let database = Database::new(self.store, plan.random(300));
         world::play(plan, database, self.sabotage, tracing, keep)
@@ -80,11 +86,19 @@ impl Simulation {
     /// Describes the steps of a seed's history, one line for each.
     #[must_use]
     pub fn describe(&self, seed: u64) -> Vec<String> {
+        if self.folders {
+            let line = |step: &folder::Step| format!("{:?}", step.what);
+            return self.folder_plan(seed).steps.iter().map(line).collect();
+        }
         let line = |step: &plan::Step| match step.disk {
             None => format!("{:?}", step.what),
             Some(trouble) => format!("{trouble:?}, {:?}", step.what),
         };
         self.plan(seed).steps.iter().map(line).collect()
+    }
+
+    fn folder_plan(&self, seed: u64) -> folder::Plan {
+        folder::Plan::of_seed(seed, self.steps, self.store == StoreKind::Sqlite)
     }
 
     fn plan(&self, seed: u64) -> Plan {

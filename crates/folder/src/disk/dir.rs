@@ -13,6 +13,7 @@ use vfs_sync_client::DiskTime;
 use vfs_sync_core::time::Timestamp;
 
 use super::durable::Syncs;
+use crate::seam::{self, Operation};
 
 /// The number of folders that are kept open at each end of a path; those between are reopened from
 /// the nearest open one above.
@@ -58,6 +59,7 @@ pub struct Stat {
 /// Reads the attributes of a name in a folder, or of the open file itself.
 #[cfg(target_os = "linux")]
 fn stat_at<Fd: std::os::fd::AsFd>(fd: Fd, name: Option<&OsStr>) -> io::Result<Stat> {
+    seam::before(Operation::Stat)?;
     use sys::StatxFlags as F;
     let (path, flags) = match name {
         Some(name) => (name, AtFlags::SYMLINK_NOFOLLOW),
@@ -239,6 +241,7 @@ pub struct Folder(pub(super) Arc<OwnedFd>, pub(super) Syncs);
 impl Folder {
     /// Opens a subfolder; a link is an error.
     pub(crate) fn folder(&self, name: &OsStr) -> io::Result<Self> {
+        seam::before(Operation::Open)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = sys::openat(&*self.0, name, flags, Mode::empty())?;
         Ok(Self(Arc::new(fd), self.1))
@@ -246,8 +249,10 @@ impl Folder {
 
     /// Returns the names in the folder, sorted by bytes.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
+        seam::before(Operation::List)?;
         let mut names = Vec::new();
         for entry in sys::Dir::read_from(&*self.0)? {
+            seam::before(Operation::List)?;
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
@@ -270,6 +275,7 @@ impl Folder {
 
     /// Opens a file for reading; a link is an error, and a pipe in its place does not block.
     pub fn open_file(&self, name: &OsStr) -> io::Result<(File, Stat)> {
+        seam::before(Operation::Open)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(sys::openat(&*self.0, name, flags, Mode::empty())?);
         let stat = stat_file(&file)?;
@@ -303,6 +309,7 @@ impl Folder {
     }
 
     fn create_with(&self, name: &OsStr, mode: u32) -> io::Result<File> {
+        seam::before(Operation::Create)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(sys::openat(&*self.0, name, flags, Mode::from_raw_mode(mode as _))?))
@@ -321,34 +328,41 @@ impl Folder {
             _ => {}
         }
         let mut file = self.create_new(unfinished)?;
+        seam::before(Operation::Write)?;
         file.write_all(bytes)?;
+        seam::before(Operation::Sync)?;
         file.sync_all()?;
         self.rename(unfinished, name, true)
     }
 
     /// Reads the target of a symbolic link.
     pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<OsString> {
+        seam::before(Operation::Target)?;
         let target = sys::readlinkat(&*self.0, name, Vec::new())?;
         Ok(OsString::from_vec(target.into_bytes()))
     }
 
     /// Creates a symbolic link under a name that must not exist yet.
     pub(crate) fn create_link(&self, target: &OsStr, name: &OsStr) -> io::Result<()> {
+        seam::before(Operation::Create)?;
         Ok(sys::symlinkat(target, &*self.0, name)?)
     }
 
     /// Creates a folder that must not exist yet.
     pub(crate) fn create_folder(&self, name: &OsStr) -> io::Result<()> {
+        seam::before(Operation::Create)?;
         Ok(sys::mkdirat(&*self.0, name, Mode::from_raw_mode(0o777))?)
     }
 
     /// Creates a folder that must not exist yet, for this user only.
     pub(crate) fn create_private_folder(&self, name: &OsStr) -> io::Result<()> {
+        seam::before(Operation::Create)?;
         Ok(sys::mkdirat(&*self.0, name, Mode::from_raw_mode(0o700))?)
     }
 
     /// Opens a file for appending; it is created for this user only.
     pub(crate) fn append(&self, name: &OsStr) -> io::Result<File> {
+        seam::before(Operation::Create)?;
         let flags =
             OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(sys::openat(&*self.0, name, flags, Mode::from_raw_mode(0o600))?))
@@ -356,6 +370,7 @@ impl Folder {
 
     /// Renames `from` to `to`; an existing `to` is replaced only if `replace`.
     pub(crate) fn rename(&self, from: &OsStr, to: &OsStr, replace: bool) -> io::Result<()> {
+        seam::before(Operation::Rename)?;
         if replace {
             return Ok(sys::renameat(&*self.0, from, &*self.0, to)?);
         }
@@ -376,6 +391,7 @@ impl Folder {
     /// Renames an entry to a name in another folder, which must be free. Fails where the disk cannot
     /// do so atomically.
     pub(crate) fn rename_to(&self, from: &OsStr, folder: &Self, to: &OsStr) -> io::Result<()> {
+        seam::before(Operation::Rename)?;
         let flags = sys::RenameFlags::NOREPLACE;
         Ok(sys::renameat_with(&*self.0, from, &*folder.0, to, flags)?)
     }
@@ -394,6 +410,7 @@ impl Folder {
 
     /// Exchanges two names atomically; returns `false` if the file system does not support it.
     pub(crate) fn exchange(&self, one: &OsStr, other: &OsStr) -> io::Result<bool> {
+        seam::before(Operation::Rename)?;
         #[cfg(target_os = "linux")]
         match sys::renameat_with(&*self.0, one, &*self.0, other, sys::RenameFlags::EXCHANGE) {
             Ok(()) => return Ok(true),
@@ -443,16 +460,19 @@ impl Folder {
 
     /// Removes a name that is not a folder.
     pub(crate) fn remove_file(&self, name: &OsStr) -> io::Result<()> {
+        seam::before(Operation::Remove)?;
         Ok(sys::unlinkat(&*self.0, name, AtFlags::empty())?)
     }
 
     /// Removes an empty folder.
     pub(crate) fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
+        seam::before(Operation::Remove)?;
         Ok(sys::unlinkat(&*self.0, name, AtFlags::REMOVEDIR)?)
     }
 
     /// Sets the permission bits of the folder itself.
     pub(crate) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        seam::before(Operation::Attributes)?;
         Ok(sys::fchmod(&*self.0, Mode::from_raw_mode(mode as _))?)
     }
 
@@ -511,6 +531,7 @@ pub fn set_mode_and_mtime(
     mode: Option<u32>,
     mtime: Option<Timestamp>,
 ) -> io::Result<()> {
+    seam::before(Operation::Attributes)?;
     if let Some(mode) = mode {
         sys::fchmod(file, Mode::from_raw_mode((mode & 0o777) as _))?;
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs as sys;
 
 use super::dir::{Folder, Root, is_gone};
+use crate::seam::{self, Operation};
 
 /// The type of file systems in user space.
 #[cfg(target_os = "linux")]
@@ -46,6 +47,10 @@ impl Folder {
     pub(crate) fn sync_disk(&self) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if self.1 == Syncs::Whole {
+            seam::before(Operation::Sync)?;
+            if seam::is_simulated() {
+                return Ok(());
+            }
             sys::syncfs(&*self.0)?;
         }
         Ok(())

@@ -22,7 +22,7 @@ const DISPLACED_PREFIX: &str = ".vfs-sync-old-";
 /// Returns the unique part of the names that a file has before it gets its own, and its predecessor
 /// after that.
 pub(crate) fn unique() -> String {
-    uuid::Uuid::now_v7().simple().to_string()
+    crate::seam::unique().simple().to_string()
 }
 
 /// Returns a unique name for a file that an export is writing, ending in `end`.

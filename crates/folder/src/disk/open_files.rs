@@ -5,6 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::seam;
+
 /// The time for which an answer holds.
 const HOLDS: Duration = Duration::from_secs(1);
 
@@ -19,6 +21,9 @@ pub(crate) struct OpenFiles {
 impl OpenFiles {
     /// Returns whether another process has the file open for writing.
     pub(crate) fn is_written(&mut self, id: (u64, u64)) -> bool {
+        if let Some(is_open) = seam::is_open(id) {
+            return is_open;
+        }
         if self.looked.is_none_or(|looked| looked.elapsed() >= HOLDS) {
             self.for_writing = look();
             self.looked = Some(Instant::now());

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use tokio_util::sync::CancellationToken;
 
 use super::dir::{Folder, Stat, stat_file};
+use crate::seam::{self, Operation};
 
 /// The number of times a changing file is read before it is reported.
 pub(crate) const ATTEMPTS: u32 = 3;
@@ -70,7 +71,8 @@ impl Read for StableReader<'_> {
         if self.stop.is_cancelled() {
             return Err(self.fail(Cut::Interrupted));
         }
-        match self.file.read(buffer) {
+        let read = seam::before(Operation::Read).and_then(|()| self.file.read(buffer));
+        match read {
             // Synchronised here where the disk is not as a whole, so that the bytes that were read
             // are those that survive.
             Ok(0) if !buffer.is_empty() => match self.synced() {

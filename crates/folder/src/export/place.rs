@@ -18,7 +18,7 @@ use super::{Export, split};
 use crate::disk::dir::{Folder, Kind, Stat};
 use crate::disk::names;
 use crate::error::{Error, Result};
-use crate::record;
+use crate::{record, seam};
 use crate::report::{Problem, ProblemKind};
 
 /// The number of entries that get their names together.
@@ -101,7 +101,7 @@ impl Waiting {
     fn is_full(&self) -> bool {
         self.entries.len() >= PLACED_TOGETHER
             || self.folders >= FOLDERS_TOGETHER
-            || self.due.is_some_and(|due| due <= Instant::now())
+            || self.due.is_some_and(|due| due <= seam::instant())
     }
 }
 
@@ -112,7 +112,7 @@ impl Export<'_> {
         let of_last = waiting.entries.last().map(|last| split(&last.at).0);
         waiting.folders += usize::from(of_last != Some(split(&entry.at).0));
         let wait = (waiting.took * WAITS.2).clamp(WAITS.0, WAITS.1);
-        waiting.due.get_or_insert_with(|| Instant::now() + wait);
+        waiting.due.get_or_insert_with(|| seam::instant() + wait);
         self.unsynced += entry.bytes;
         waiting.entries.push(entry);
         if self.waiting.is_full() { self.place_all() } else { self.flush_if_full() }
@@ -124,7 +124,7 @@ impl Export<'_> {
             return Ok(());
         }
         let waiting = std::mem::take(&mut self.waiting);
-        let began = Instant::now();
+        let began = seam::instant();
         let mut entries = waiting.entries.into_iter();
         let mut placed = self.announce(entries.as_slice());
         while placed.is_ok()

@@ -14,7 +14,7 @@ use super::{Import, is_ignored, not_permitted};
 use crate::disk::link;
 use crate::error::Result;
 use crate::report::Change;
-use crate::{decision, record};
+use crate::{decision, record, seam};
 
 /// An entry that was in the directory and is missing now.
 pub(super) struct Gone {
@@ -40,7 +40,7 @@ impl Import<'_> {
         }
         if let Some(looks) = &mut self.looks {
             let missing = gone.iter().map(|gone| gone.row.id);
-            let confirmed = looks.confirm(missing, std::time::Instant::now());
+            let confirmed = looks.confirm(missing, seam::instant());
             let all = gone.len();
             gone.retain(|gone| confirmed.contains(&gone.row.id));
             self.report.missing = (all - gone.len()) as u64;

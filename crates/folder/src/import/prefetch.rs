@@ -15,6 +15,7 @@ use crate::disk::digest::digest_bytes;
 use crate::disk::dir::{Folder, Stat};
 use crate::disk::stable_reader::StableReader;
 use crate::error::{Error, Result};
+use crate::seam::{self, Operation};
 
 /// The greatest size of a file that is read into memory as a whole.
 pub(super) const SMALL: u64 = 512 * 1024;
@@ -40,19 +41,24 @@ struct Job {
 }
 
 /// Reads small files in advance; `T` is the caller's data for a file.
-pub(super) struct Prefetch<T> {
+pub(super) struct Prefetch<'scope, T> {
     jobs: Sender<Job>,
+    /// What reads in place of the threads, under a simulator.
+    inline: Option<(&'scope SyncClient, &'scope CancellationToken)>,
     asked: VecDeque<(T, Receiver<Outcome>)>,
 }
 
-impl<T> Prefetch<T> {
-    pub(super) fn start<'scope>(
+impl<'scope, T> Prefetch<'scope, T> {
+    pub(super) fn start(
         scope: &'scope Scope<'scope, '_>,
         client: &'scope SyncClient,
         stop: &'scope CancellationToken,
     ) -> Self {
         let (jobs, waiting) = mpsc::channel::<Job>();
         let waiting = Arc::new(Mutex::new(waiting));
+        if seam::is_simulated() {
+            return Self { jobs, inline: Some((client, stop)), asked: VecDeque::new() };
+        }
         for _ in 0..READERS {
             let waiting = Arc::clone(&waiting);
             scope.spawn(move || {
@@ -63,7 +69,7 @@ impl<T> Prefetch<T> {
                 }
             });
         }
-        Self { jobs, asked: VecDeque::new() }
+        Self { jobs, inline: None, asked: VecDeque::new() }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -73,8 +79,13 @@ impl<T> Prefetch<T> {
     /// Schedules a file, whose bytes may have one of the digests `known`.
     pub(super) fn ask(&mut self, file: T, disk: &Folder, name: OsString, known: Vec<Sha256Digest>) {
         let (outcome, answer) = mpsc::channel();
-        // If no thread takes it, the outcome never arrives.
-        let _ = self.jobs.send(Job { disk: disk.clone(), name, known, outcome });
+        let job = Job { disk: disk.clone(), name, known, outcome };
+        if let Some((client, stop)) = self.inline {
+            let _ = job.outcome.send(read(client, &job, stop));
+        } else {
+            // If no thread takes it, the outcome never arrives.
+            let _ = self.jobs.send(job);
+        }
         self.asked.push_back((file, answer));
     }
 
@@ -112,6 +123,8 @@ pub(super) struct Committer<'a> {
     batches: Sender<Batch<'a>>,
     outcomes: Receiver<Result<()>>,
     under_way: bool,
+    /// True if batches are committed in place, under a simulator.
+    inline: bool,
 }
 
 impl<'a> Committer<'a> {
@@ -121,6 +134,9 @@ impl<'a> Committer<'a> {
     {
         let (batches, waiting) = mpsc::channel::<Batch<'a>>();
         let (done, outcomes) = mpsc::channel();
+        if seam::is_simulated() {
+            return Self { batches, outcomes, under_way: false, inline: true };
+        }
         scope.spawn(move || {
             for batch in waiting {
                 if done.send(batch.commit().map(drop).map_err(Error::from)).is_err() {
@@ -128,11 +144,16 @@ impl<'a> Committer<'a> {
                 }
             }
         });
-        Self { batches, outcomes, under_way: false }
+        Self { batches, outcomes, under_way: false, inline: false }
     }
 
     /// Starts to commit a batch after the previous one.
     pub(super) fn begin(&mut self, batch: Batch<'a>) -> Result<()> {
+        if self.inline {
+            seam::before(Operation::Commit).map_err(Error::io("cannot commit"))?;
+            batch.commit()?;
+            return Ok(());
+        }
         self.wait()?;
         self.under_way = self.batches.send(batch).is_ok();
         if self.under_way { Ok(()) } else { Err(ended()) }

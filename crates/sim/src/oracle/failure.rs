@@ -38,6 +38,12 @@ pub enum FailureKind {
     Determinism,
     /// A history did not end in time.
     Endless,
+    /// A file has a content that no file had at any one moment.
+    Torn,
+    /// A look at a directory in step found changes, or read contents.
+    Echo,
+    /// A file that was saved or moved is another item.
+    Identity,
     /// The database derived something that does not follow from its registers.
     Derived,
 }

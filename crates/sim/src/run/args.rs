@@ -10,7 +10,8 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 nothing found · 2 a mistake on the command line · 3 something never occurred, with \
 --require-coverage · 10 convergence · 11 answer · 12 lost · 13 applied-twice · 14 session · \
 15 causality · 16 cycle · 17 fail-closed · 18 false-alarm · 19 drain · 20 secrecy · 21 content · \
-22 panic · 23 determinism · 24 endless · 25 derived (of several failures, the code of the lowest seed)
+22 panic · 23 determinism · 24 endless · 25 torn · 26 echo · 27 identity · 28 derived (of several \
+failures, the code of the lowest seed)
 
 Examples:
   sim run --seeds 0..10000
@@ -39,10 +40,13 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct WorldArgs {
-    /// Steps of a history.
-    #[arg(long, default_value_t = 200, value_name = "N")]
-    steps: usize,
-    /// The back end for the servers' metadata.
+    /// Steps of a history: 200, or 60 with --folders.
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Live folders: programs that save in directories, under the engine that keeps these in step.
+    #[arg(long)]
+    folders: bool,
+    /// The back end for the servers' metadata; with --folders that of the replicas.
     #[arg(long, value_enum, default_value_t)]
     store: Store,
 }
@@ -52,7 +56,7 @@ enum Store {
     /// A store in memory.
     #[default]
     Memory,
-    /// A SQLite file on a simulated disk.
+    /// A SQLite file: on a simulated disk, or with --folders one that a killed process opens again.
     Sqlite,
 }
 
@@ -62,7 +66,8 @@ impl WorldArgs {
             Store::Memory => StoreKind::Memory,
             Store::Sqlite => StoreKind::Sqlite,
         };
-        Simulation { steps: self.steps, store, ..Simulation::default() }
+        let steps = self.steps.unwrap_or(if self.folders { 60 } else { 200 });
+        Simulation { steps, store, folders: self.folders, ..Simulation::default() }
     }
 }
 
