@@ -483,6 +483,15 @@ impl Rows for MemoryRows {
         Ok(())
     }
 
+    fn remove_lost_content(&mut self, item: &ItemId) -> Result<()> {
+        let seq = self.lost_of.get(&LostChange::content_key(item)).copied();
+        let lost = seq.and_then(|seq| self.lost.get(&seq));
+        match (seq, lost.and_then(|lost| lost.change.kept())) {
+            (Some(seq), None) => self.remove_lost(seq),
+            _ => Ok(()),
+        }
+    }
+
     fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()> {
         self.forgotten.insert(blob_id.clone(), item.clone());
         Ok(())

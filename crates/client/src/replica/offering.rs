@@ -1,12 +1,12 @@
 //! Offering again: queues the changes that a rebuilt replica sends to a server that lost part of
 //! its history.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use vfs_sync_core::access::{AccessLevel, Principal};
 use vfs_sync_core::client::offer::{
-    self, Held, HeldGrant, HeldLink, Lost, LostChange, LostReason, Offer, Offered, PAGE, Removal,
-    Shared, Sides,
+    self, Deleted, Held, HeldGrant, HeldLink, Lost, LostChange, LostReason, Offer, Offered, PAGE,
+    Removal, Shared, Sides,
 };
 use vfs_sync_core::content::{Attachment, RelationKind};
 use vfs_sync_core::cursor::Position;
@@ -65,17 +65,28 @@ pub(super) fn shared_with(rows: &mut dyn Rows, meta: &Meta, history: &History) -
 }
 
 /// Compares the current slot with the building one, and queues the changes that the server lost
-/// before all queued operations.
+/// before all queued operations. `told` are the replica's own operations that the new state covers
+/// and the old one does not.
 pub(super) fn offer_again(
     rows: &mut dyn Rows,
     meta: &mut Meta,
     shared: &Shared,
+    told: &[Operation],
     with: &Offering<'_>,
 ) -> Result<Offered> {
     let (behind, first) = (rows.queue(usize::MAX)?, meta.next_write_id);
     let lost_epoch = meta.cursor.as_ref().and_then(|cursor| Position::parse(&cursor.change_id));
     let user = meta.user.clone();
-    let mut sides = Both { rows, meta, shared, with, created: HashSet::new(), more_listed: 0 };
+    let mut deleted = HashMap::new();
+    let queued = behind.iter().filter(|one| one.state != QueuedState::Held);
+    let queued = queued.map(|one| (&one.operation, Deleted::Queued));
+    for (op, how) in told.iter().map(|op| (op, Deleted::Told)).chain(queued) {
+        if matches!(op.action, Action::Delete) {
+            deleted.insert(op.item_id.clone(), how);
+        }
+    }
+    let created = HashSet::new();
+    let mut sides = Both { rows, meta, shared, with, created, deleted, more_listed: 0 };
     let mut offered =
         offer::decide(&mut sides, &user, shared, lost_epoch.map(|position| position.epoch))?;
     offered.listed += sides.more_listed;
@@ -200,6 +211,8 @@ struct Both<'a, 'b> {
     shared: &'a Shared,
     with: &'a Offering<'b>,
     created: HashSet<ItemId>,
+    /// The items that the replica itself has deleted since the old side's state.
+    deleted: HashMap<ItemId, Deleted>,
     /// Entries of the list that the decision does not count.
     more_listed: u64,
 }
@@ -393,6 +406,10 @@ impl Sides for Both<'_, '_> {
     fn has_bytes(&mut self, attachment: &Attachment) -> Result<bool> {
         Ok(attachment.relation_kind == RelationKind::File
             && (self.with.has_bytes)(&attachment.blob_id, attachment.size))
+    }
+
+    fn deleted(&mut self, id: &ItemId) -> Result<Option<Deleted>> {
+        Ok(self.deleted.get(id).copied())
     }
 
     fn offer(&mut self, offer: Offer) -> Result<()> {

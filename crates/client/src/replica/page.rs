@@ -146,6 +146,9 @@ impl<'a> PageWork<'a> {
                 }
                 if reason.is_none() {
                     self.removed(Removal::Item(item.clone()), authored_at, &position)?;
+                    if slot == Slot::Current {
+                        self.rows.remove_lost_content(&item)?;
+                    }
                 }
                 if self.rows.remove_item(slot, &item)? {
                     match reason {

@@ -153,6 +153,9 @@ pub(super) trait Rows: Send {
     fn lost(&mut self, after: i64, at_most: usize) -> Result<Vec<LostRow>>;
     fn is_lost(&mut self, item: &ItemId) -> Result<bool>;
     fn remove_lost(&mut self, seq: i64) -> Result<()>;
+    /// Removes the lost content of an item that was deleted since, unless its bytes are kept: nobody
+    /// misses it any more.
+    fn remove_lost_content(&mut self, item: &ItemId) -> Result<()>;
 
     // Contents whose bytes need not stay on this machine.
     fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()>;

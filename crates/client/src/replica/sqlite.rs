@@ -574,6 +574,10 @@ impl Rows for SqliteRows {
     fn remove_lost(&mut self, seq: i64) -> Result<()> {
         self.run("DELETE FROM lost WHERE seq = ?1", [seq]).map(drop)
     }
+    fn remove_lost_content(&mut self, item: &ItemId) -> Result<()> {
+        let sql = "DELETE FROM lost WHERE key = ?1 AND blob_id IS NULL";
+        self.run(sql, [LostChange::content_key(item)]).map(drop)
+    }
 
     fn forget(&mut self, item: &ItemId, blob_id: &BlobId) -> Result<()> {
         let sql = "INSERT OR REPLACE INTO forgotten (blob_id, item) VALUES (?1, ?2)";

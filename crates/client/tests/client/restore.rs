@@ -609,6 +609,82 @@ async fn a_restored_server_gets_back_items_contents_and_moves_from_any_device_th
     }
 }
 
+/// Two devices that have a file's new content by name alone, and its author; the server has lost it.
+async fn content_that_one_device_has(server: &mut TestServer, dir: &Path) -> [Device; 3] {
+    let devices = [device(server, true), device(server, true), on_disk(server, dir)];
+    let author = &devices[0];
+    author.write("monday", "one");
+    rounds(&devices.each_ref()).await;
+    let backup = back_up(server).await;
+    author.write("monday", "two");
+    rounds(&devices.each_ref()).await;
+    let now = server.clock().now();
+    restore(server, &backup, now, 0).await;
+    for other in &devices[1..] {
+        other.client.sync().await.unwrap();
+        assert_eq!(other.client.status().unwrap().lost, 1);
+    }
+    devices
+}
+
+#[tokio::test]
+async fn a_lost_content_is_listed_until_its_author_has_deleted_the_file() {
+    let (mut server, dir) = (TestServer::start().await, tempfile::tempdir().unwrap());
+    let devices = content_that_one_device_has(&mut server, dir.path()).await;
+    devices[0].remove("monday");
+    rounds(&devices.each_ref()).await;
+    for device in &devices {
+        assert_eq!((device.tree(), device.waits()), (set(&[]), NOTHING));
+    }
+}
+
+#[tokio::test]
+async fn what_a_device_deletes_after_a_restore_its_own_lost_changes_do_not_bring_back() {
+    let mut server = TestServer::start().await;
+    let (a, b) = (device(&server, true), device(&server, true));
+    a.write("one", "one");
+    a.make("to");
+    rounds(&[&a, &b]).await;
+    let backup = back_up(&mut server).await;
+    let item = a.client.resolve("one").unwrap().id;
+    a.client.rename(&item, Name::new("renamed").unwrap()).unwrap();
+    a.write("renamed", "two");
+    a.client.move_to(&item, Some(&a.client.resolve("to").unwrap().id)).unwrap();
+    a.make("new");
+    rounds(&[&a]).await;
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 0).await;
+    a.client.delete(&item, Delete::Item).unwrap();
+    a.remove("new");
+    rounds(&[&a, &b]).await;
+    for device in [&a, &b] {
+        assert_eq!((device.tree(), device.waits()), (set(&["to"]), NOTHING));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_deletion_is_undone_by_a_lost_change_of_who_had_not_heard_of_it() {
+    for deleter_first in [true, false] {
+        let mut server = TestServer::start().await;
+        let (a, b) = (device(&server, true), device(&server, true));
+        a.make("one");
+        rounds(&[&a, &b]).await;
+        let backup = back_up(&mut server).await;
+        let item = a.client.resolve("one").unwrap().id;
+        a.client.rename(&item, Name::new("renamed").unwrap()).unwrap();
+        rounds(&[&a, &b]).await;
+        a.remove("renamed");
+        a.client.sync().await.unwrap();
+        let now = server.clock().now();
+        restore(&mut server, &backup, now, 0).await;
+        let order = if deleter_first { [&a, &b] } else { [&b, &a] };
+        rounds(&order).await;
+        for device in [&a, &b] {
+            assert_eq!((device.tree(), device.waits()), (set(&["renamed"]), NOTHING));
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_emptied_server_gets_everything_back() {
     let mut server = TestServer::start().await;

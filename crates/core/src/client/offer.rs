@@ -347,11 +347,30 @@ impl LostChange {
             Self::Revocation { principal_type, principal_id } => {
                 ("revocation", &[principal_type.as_str(), principal_id.as_str()])
             }
-            Self::Content { .. } => ("content", &[]),
+            Self::Content { .. } => return Self::content_key(item),
             Self::Attachment { ref_id, .. } => ("attachment", &[ref_id.as_str()]),
         };
-        serde_json::to_string(&(kind, item.as_str(), more)).expect("strings serialize")
+        key(kind, item, more)
     }
+
+    /// The key of the lost content of `item`.
+    #[must_use]
+    pub fn content_key(item: &ItemId) -> String {
+        key("content", item, &[])
+    }
+}
+
+fn key(kind: &str, item: &ItemId, more: &[&str]) -> String {
+    serde_json::to_string(&(kind, item.as_str(), more)).expect("strings serialize")
+}
+
+/// The replica's own deletion of an item, after the state that is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// The server has it.
+    Told,
+    /// It is queued behind the offers.
+    Queued,
 }
 
 /// Counts of the changes that were offered, and of the changes that could not be.
@@ -437,6 +456,8 @@ pub trait Sides {
 
     /// Returns whether an offer creates the item.
     fn is_offered(&mut self, id: &ItemId) -> Result<bool, Self::Error>;
+    /// Returns the replica's own deletion of the item, which the old side does not show.
+    fn deleted(&mut self, id: &ItemId) -> Result<Option<Deleted>, Self::Error>;
     /// Returns whether the bytes of a content are on this device.
     fn has_bytes(&mut self, attachment: &Attachment) -> Result<bool, Self::Error>;
     /// Takes an offer, to send after the earlier ones.
@@ -720,7 +741,7 @@ impl<S: Sides> Decider<'_, S> {
             let Some(last) = page.last() else { break };
             after = Some(last.value.item_id.clone());
             for held in page {
-                if self.lost(&held) {
+                if self.lost(&held) && !self.went(&held.value.item_id)? {
                     self.item(held)?;
                 }
             }
@@ -733,7 +754,7 @@ impl<S: Sides> Decider<'_, S> {
             let Some(last) = page.last() else { break };
             after = Some(last.value.item_id.clone());
             for held in page {
-                if self.lost(&held) {
+                if self.lost(&held) && !self.went(&held.value.item_id)? {
                     self.ensure(&held.value.item_id)?;
                 }
             }
@@ -756,6 +777,13 @@ impl<S: Sides> Decider<'_, S> {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether the item is gone because this replica has deleted it since: its own earlier
+    /// changes do not bring it back.
+    fn went(&mut self, id: &ItemId) -> Result<bool, S::Error> {
+        let told = self.sides.deleted(id)? == Some(Deleted::Told);
+        Ok(told && self.sides.new_item(id)?.is_none())
     }
 
     fn item(&mut self, held: Held<ItemView>) -> Result<(), S::Error> {
@@ -893,7 +921,7 @@ impl<S: Sides> Decider<'_, S> {
             }
         }
         while let Some(Held { value: (parent, child), authored_at, .. }) = chain.pop() {
-            if !self.ensure(&child)? {
+            if self.went(&child)? || !self.ensure(&child)? {
                 continue;
             }
             let created = self.sides.old_item(&child)?;
@@ -973,6 +1001,9 @@ impl<S: Sides> Decider<'_, S> {
         }
         if there.is_some() && !self.lost(&held) && !self.sides.is_offered(&target)? {
             // Only the item's fields were lost.
+            return Ok(());
+        }
+        if self.sides.deleted(&target)?.is_some() {
             return Ok(());
         }
         let here = self.sides.has_bytes(&held.value)?;

@@ -8,8 +8,8 @@ use std::convert::Infallible;
 use proptest::prelude::*;
 use vfs_sync_core::access::{AccessLevel, Principal, PrincipalType};
 use vfs_sync_core::client::offer::{
-    Held, HeldGrant, HeldLink, Lost, LostChange, LostReason, Offer, Removal, Shared, Sides, Trail,
-    decide, derived_id,
+    Deleted, Held, HeldGrant, HeldLink, Lost, LostChange, LostReason, Offer, Removal, Shared,
+    Sides, Trail, decide, derived_id,
 };
 use vfs_sync_core::content::{Attachment, Sha256Digest};
 use vfs_sync_core::cursor::{Cursor, Epoch, Position};
@@ -291,6 +291,9 @@ impl Sides for Both {
     }
     fn is_offered(&mut self, id: &ItemId) -> Never<bool> {
         Ok(self.created.contains(id))
+    }
+    fn deleted(&mut self, _: &ItemId) -> Never<Option<Deleted>> {
+        Ok(None)
     }
     fn has_bytes(&mut self, _: &Attachment) -> Never<bool> {
         Ok(self.bytes)

@@ -38,7 +38,7 @@ pub(super) fn swap(
     };
     requeue(rows, meta, again)?;
     rows.reset_uploads()?;
-    let offered = offering::offer_again(rows, meta, &shared, with)?;
+    let offered = offering::offer_again(rows, meta, &shared, &affecting, with)?;
     rows.swap_slots()?;
     rows.clear(Slot::Building)?;
     meta.unsettled = false;
