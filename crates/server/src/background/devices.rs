@@ -19,6 +19,8 @@ use crate::state::App;
 
 /// The shortest time between two writes of a device's row.
 const WRITE_EVERY: Duration = Duration::from_secs(60);
+/// The shortest time before a device's row is written again because it stopped or goes on.
+const WRITE_STOPS_EVERY: Duration = Duration::from_secs(5);
 /// The interval at which what is due is written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Devices whose calls are collected, and those of one user.
@@ -53,17 +55,26 @@ impl Caller {
     }
 }
 
+/// Returns the part of a description that says why the device is stopped.
+fn stop_in(description: &Option<HeaderValue>) -> Option<&str> {
+    let text = description.as_ref()?.to_str().ok()?;
+    text.split('&').find(|pair| pair.starts_with("stopped="))
+}
+
 /// The last call of a device.
 struct Seen {
     caller: Caller,
     at: Timestamp,
     is_written: bool,
+    /// True if the device has stopped or gone on since its row was written.
+    has_turned: bool,
     written: Option<Instant>,
 }
 
 impl Seen {
     fn is_due(&self) -> bool {
-        !self.is_written && self.written.is_none_or(|at| at.elapsed() >= WRITE_EVERY)
+        let every = if self.has_turned { WRITE_STOPS_EVERY } else { WRITE_EVERY };
+        !self.is_written && self.written.is_none_or(|at| at.elapsed() >= every)
     }
 
     fn is_forgettable(&self) -> bool {
@@ -86,6 +97,9 @@ impl Sightings {
         if let Some(seen) = all.get_mut(user).and_then(|of_user| of_user.get_mut(&caller.client)) {
             // A call that does not describe its device, such as a look by a doctor, takes nothing back.
             let before = seen.caller.description.take();
+            let turns =
+                caller.description.is_some() && stop_in(&caller.description) != stop_in(&before);
+            seen.has_turned |= turns;
             let description = caller.description.or(before);
             seen.caller = Caller { description, ..caller };
             (seen.at, seen.is_written) = (at, false);
@@ -99,7 +113,8 @@ impl Sightings {
         let of_user = all.entry(user.clone()).or_default();
         if total < MAX_DEVICES && of_user.len() < MAX_USER_DEVICES {
             let client = caller.client.clone();
-            of_user.insert(client, Seen { caller, at, is_written: false, written: None });
+            let (is_written, has_turned, written) = (false, false, None);
+            of_user.insert(client, Seen { caller, at, is_written, has_turned, written });
         }
     }
 
@@ -113,7 +128,8 @@ impl Sightings {
                     return due;
                 }
                 due.push(seen.caller.sighting(user, seen.at));
-                (seen.is_written, seen.written) = (true, Some(Instant::now()));
+                (seen.is_written, seen.has_turned) = (true, false);
+                seen.written = Some(Instant::now());
             }
         }
         due
@@ -204,6 +220,30 @@ mod tests {
         tokio::time::advance(WRITE_EVERY).await;
         assert_eq!(last_seen().await, Some(at(59)));
         assert!(sightings.all().is_empty(), "what is written is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_that_stops_or_goes_on_is_written_in_seconds() {
+        let store: Arc<dyn MetadataStore> = Arc::new(MemoryStore::new(at(0)));
+        let sightings = Sightings::default();
+        let stopped = async || {
+            sightings.write(&*store).await.unwrap();
+            store.devices(None, None, 10).await.unwrap()[0].device.facts.stopped.clone()
+        };
+        let text = "name=x&version=1&platform=p&stopped=pull:pullCursorRegression";
+        let describing = |text| Some(HeaderValue::from_static(text));
+        let stops = || Caller { description: describing(text), ..caller("phone") };
+        sightings.note(&user("alice"), caller("phone"), at(1));
+        assert_eq!(stopped().await, None);
+        for (call, then) in [(stops(), Some("pull:pullCursorRegression")), (caller("phone"), None)]
+        {
+            let before = stopped().await;
+            sightings.note(&user("alice"), call.clone(), at(2));
+            sightings.note(&user("alice"), Caller { description: None, ..call }, at(2));
+            assert_eq!(stopped().await, before, "not as often as it turns");
+            tokio::time::advance(WRITE_STOPS_EVERY).await;
+            assert_eq!(stopped().await.as_deref(), then);
+        }
     }
 
     #[tokio::test]
