@@ -366,6 +366,7 @@ mod tests {
             requested: None,
             oldest_available: None,
             history: None,
+            epoch: None,
         };
         assert_eq!(Failure::from(stop).kind.exit_code(), 3);
     }

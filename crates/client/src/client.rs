@@ -118,6 +118,7 @@ impl SyncClient {
         let meta = store.meta();
         let description = Device::new(meta.client_id.clone(), config.device.clone());
         description.set_stopped(meta.stopped.as_ref().map(|reason| reason.signature.clone()));
+        description.saw(meta.epoch);
         let description = Arc::new(description);
         transport.bind_device(&description);
         let tree_changes = broadcast::channel(TREE_CHANGES_KEPT).0;

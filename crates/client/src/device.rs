@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::ReplicaId;
 use vfs_sync_core::wire::device::{Description, client_header};
 
@@ -22,13 +23,17 @@ pub struct Device {
     name: Option<String>,
     queue: AtomicU64,
     stopped: Mutex<Option<String>>,
+    /// The latest epoch that was seen; 0 if none was.
+    epoch: AtomicU64,
 }
 
 impl Device {
     /// Describes the device of a replica, with the name that its user knows it by.
     #[must_use]
     pub fn new(client_id: ReplicaId, name: Option<String>) -> Self {
-        Self { client_id, name, queue: AtomicU64::new(UNKNOWN), stopped: Mutex::default() }
+        let (queue, stopped, epoch) =
+            (AtomicU64::new(UNKNOWN), Mutex::default(), AtomicU64::new(0));
+        Self { client_id, name, queue, stopped, epoch }
     }
 
     /// Returns the id of the replica.
@@ -49,12 +54,14 @@ impl Device {
     #[must_use]
     pub fn description_header(&self) -> String {
         let queue = self.queue.load(Ordering::Relaxed);
+        let epoch = self.epoch.load(Ordering::Relaxed);
         let description = Description {
             name: self.name.clone().unwrap_or_default(),
             version: VERSION.to_owned(),
             platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
             queue: (queue != UNKNOWN).then_some(queue),
             stopped: lock(&self.stopped).clone(),
+            epoch: if epoch == 0 { None } else { Epoch::from_u64(epoch) },
         };
         description.header()
     }
@@ -67,6 +74,11 @@ impl Device {
     /// Sets the signature or code with which synchronisation is stopped.
     pub(crate) fn set_stopped(&self, signature: Option<String>) {
         *lock(&self.stopped) = signature;
+    }
+
+    /// Notes the epoch of an answer.
+    pub(crate) fn saw(&self, epoch: Option<Epoch>) {
+        self.epoch.fetch_max(epoch.map_or(0, Epoch::as_u64), Ordering::Relaxed);
     }
 }
 
@@ -130,5 +142,10 @@ mod tests {
         device.set_stopped(Some("client".into()));
         assert_eq!((of(&device).queue, of(&device).stopped.as_deref()), (Some(7), Some("client")));
         assert_eq!((&*of(&device).name, &*of(&device).version), ("Åsa's", VERSION));
+        assert_eq!(of(&device).epoch, None);
+        for (told, latest) in [(5, 5), (7, 7), (6, 7)] {
+            device.saw(Epoch::from_u64(told));
+            assert_eq!(of(&device).epoch, Epoch::from_u64(latest));
+        }
     }
 }

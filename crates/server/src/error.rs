@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 use vfs_sync_blobs::{BlobError, BlobOperation, PutError};
 use vfs_sync_core::content::Sha256Digest;
-use vfs_sync_core::cursor::Cursor;
+use vfs_sync_core::cursor::{Cursor, Epoch};
 use vfs_sync_core::id::UserId;
 use vfs_sync_core::limits;
 use vfs_sync_core::server::attach::{AttachRefusal, WriteIdGap};
@@ -119,6 +119,19 @@ impl ApiError {
             .retry_after(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX))
     }
 
+    /// The database is of an earlier epoch than the caller has seen.
+    pub(crate) fn behind(seen: Epoch, present: Epoch) -> Self {
+        let (seen, present) = (seen.as_u64(), present.as_u64());
+        tracing::warn!(
+            seen,
+            present,
+            "a device has seen a later epoch than the database has: this is a former primary or an \
+             older copy; if it is the one to go on with: vfs-sync admin new-epoch --after {seen}"
+        );
+        let sentence = "The database is behind what this device has seen: try again later";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "database_behind", sentence).retry_after(1)
+    }
+
     pub(crate) fn timed_out() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "The request took too long")
             .retry_after(1)
@@ -195,7 +208,7 @@ impl ApiError {
 
     pub(crate) fn rematerialize(
         requested: Option<&Cursor>,
-        Rematerialize { oldest_available, history }: &Rematerialize,
+        Rematerialize { oldest_available, history, epoch }: &Rematerialize,
     ) -> Self {
         Self::conflict(
             code::REMATERIALIZATION_REQUIRED,
@@ -204,6 +217,7 @@ impl ApiError {
         .with("requestedCursor", json!(requested))
         .with("oldestAvailableCursor", json!(oldest_available))
         .with("history", json!(history))
+        .with("epoch", json!(epoch))
     }
 
     pub(crate) fn conflict(code: &'static str, sentence: impl Into<Cow<'static, str>>) -> Self {

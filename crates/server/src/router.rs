@@ -278,9 +278,15 @@ async fn serve(
         request.extensions_mut().insert(caller);
     }
     let request = request.map(|body| Rates::metered(app, &origin, body));
+    let served = async {
+        match app.check_epoch(caller.as_ref()).await {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.into_response(),
+        }
+    };
     let response = tokio::select! {
         biased;
-        response = calling_for(&origin.user, next.run(request)) => response,
+        response = calling_for(&origin.user, served) => response,
         // As if its connection had been cut.
         () = admitted.ended() => return no_longer(app, &origin.user, caller.as_ref()).await,
     };

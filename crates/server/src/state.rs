@@ -1,5 +1,6 @@
 //! The state that handlers share.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use tokio::sync::{Notify, Semaphore};
@@ -52,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) last_look: LastLook,
     /// Wakes the removal of deleted users.
     pub(crate) deletions: Notify,
+    /// The latest epoch that the database is known to have reached.
+    epoch: AtomicU64,
     memory: Shares,
     requests: Shares,
     large_uploads: Shares,
@@ -101,6 +104,7 @@ impl App {
             wake: Wake::default(),
             last_look: LastLook::default(),
             deletions: Notify::new(),
+            epoch: AtomicU64::new(0),
             rates: Rates::new(&config),
             config,
             memory,
@@ -134,6 +138,22 @@ impl App {
             self.sightings.note(user, caller.clone(), self.now());
         }
         Ok(admitted)
+    }
+
+    /// Checks that the database has reached the epoch that a device has seen. Otherwise it is a former
+    /// primary or an older copy: what it answered would be of a history that has ended, and what it
+    /// acknowledged would be lost.
+    ///
+    /// # Errors
+    /// [`ApiError`], of a kind after which the device asks again.
+    pub(crate) async fn check_epoch(&self, caller: Option<&Caller>) -> Result<(), ApiError> {
+        let Some(seen) = caller.and_then(Caller::epoch) else { return Ok(()) };
+        if self.epoch.load(Ordering::Relaxed) >= seen.as_u64() {
+            return Ok(());
+        }
+        let present = self.store.heads(Vec::new()).await?.epoch;
+        self.epoch.fetch_max(present.as_u64(), Ordering::Relaxed);
+        if present < seen { Err(ApiError::behind(seen, present)) } else { Ok(()) }
     }
 
     /// Checks that a replica may be served which the body of a request names, and perhaps not its

@@ -10,7 +10,7 @@ use vfs_sync_core::id::ChangeId;
 
 use super::backoff::back_off;
 use super::live::{Heard, Link, listen};
-use super::outcome::{may_pass, pause_reason, stop_reason};
+use super::outcome::{pause_reason, stop_reason};
 use crate::client::{Inner, SyncClient};
 use crate::error::Result;
 use crate::event::ChangeEvent;
@@ -271,9 +271,7 @@ fn outcome(
         }
         Err(error) => error,
     };
-    if let Some(reason) = stop_reason(&error)
-        && !may_pass(&error, *failures)
-    {
+    if let Some(reason) = stop_reason(&error) {
         client.inner.emit([ChangeEvent::Stopped(reason)]);
         return Err(());
     }

@@ -24,7 +24,8 @@ impl Session {
             limit: self.inner.config.page_limit,
         };
         match self.inner.transport.pull(&query).await {
-            Err(TransportError::RematerializationRequired { oldest_available, .. }) => {
+            Err(TransportError::RematerializationRequired { oldest_available, epoch, .. }) => {
+                self.enter(cycle, epoch)?;
                 let requested = query.cursor;
                 let violation =
                     Violation::RematerializationRequired { requested, oldest_available };
@@ -33,11 +34,19 @@ impl Session {
             other => {
                 let page = other?;
                 within_bounds(&page)?;
-                Epoch::check(cycle.epoch(), page.epoch)
-                    .map_err(|earlier| TransportError::earlier_epoch("pull", &earlier))?;
+                self.enter(cycle, page.epoch)?;
                 Ok(page)
             }
         }
+    }
+
+    /// Checks the epoch of an answer, and has the requests from now on name it: whoever serves an
+    /// earlier one then does not answer.
+    fn enter(&self, cycle: &PullCycle, told: Option<Epoch>) -> Result<()> {
+        Epoch::check(cycle.epoch(), told)
+            .map_err(|earlier| TransportError::earlier_epoch("pull", &earlier))?;
+        self.inner.description.saw(told);
+        Ok(())
     }
 
     /// Pulls and checks the next page.

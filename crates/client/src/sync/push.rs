@@ -129,6 +129,7 @@ impl Session {
                 let before = store.meta().epoch;
                 let events = store.commit_flush(&commit)?;
                 let another = before.is_some() && store.meta().epoch != before;
+                inner.description.saw(store.meta().epoch);
                 let withheld = store.meta().unsettled && !commit.rejected.is_empty();
                 let outdated = |event: &&ChangeEvent| matches!(event, ChangeEvent::Outdated { .. });
                 let rejected = |event: &&ChangeEvent| matches!(event, ChangeEvent::Rejected { .. });

@@ -1,6 +1,7 @@
 //! Reports the applied state to the server.
 
 use vfs_sync_core::client::reconcile;
+use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::guardrail::Violation;
 use vfs_sync_core::wire::ReconcileState;
 
@@ -38,7 +39,12 @@ impl Session {
                     retried = true;
                     self.pull().await?;
                 }
-                Err(TransportError::RematerializationRequired { oldest_available, .. }) => {
+                Err(TransportError::RematerializationRequired {
+                    oldest_available, epoch, ..
+                }) => {
+                    Epoch::check(meta.epoch, epoch)
+                        .map_err(|earlier| TransportError::earlier_epoch("reconcile", &earlier))?;
+                    self.inner.description.saw(epoch);
                     let requested = Some(sent.cursor);
                     let violation =
                         Violation::RematerializationRequired { requested, oldest_available };

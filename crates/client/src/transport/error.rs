@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vfs_sync_core::cursor::{Cursor, EarlierEpoch};
+use vfs_sync_core::cursor::{Cursor, EarlierEpoch, Epoch};
 use vfs_sync_core::id::{ReplicaId, UserId, WriteId};
 use vfs_sync_core::wire::{EpochEnd, code};
 
@@ -50,6 +50,8 @@ pub enum TransportError {
         oldest_available: Option<Cursor>,
         /// The epochs of the feed, ascending; older servers do not send them.
         history: Option<Vec<EpochEnd>>,
+        /// The present epoch of the server's database; older servers do not send it.
+        epoch: Option<Epoch>,
     },
     /// The server knows fewer write ids than the client reports: `409 write_ids_ahead_of_server`.
     #[error("the server knows fewer write ids of {replica_id:?} than this client")]
@@ -88,9 +90,6 @@ pub enum TransportError {
         reason: String,
     },
 }
-
-/// The field of an answer that has its epoch.
-const EPOCH: &str = "epoch";
 
 /// The `storageCode` of an object store that is full.
 pub(crate) const STORAGE_FULL: &str = "StorageFull";
@@ -174,13 +173,8 @@ impl TransportError {
     /// Creates the error for an answer with an earlier epoch than one before it, which breaks the
     /// protocol.
     pub(crate) fn earlier_epoch(call: &'static str, earlier: &EarlierEpoch) -> Self {
-        let (field, reason) = (EPOCH.into(), earlier.to_string());
+        let (field, reason) = ("epoch".into(), earlier.to_string());
         Self::MalformedResponse { call, field, reason }
-    }
-
-    /// Returns whether the answer has an earlier epoch than one before it.
-    pub(crate) fn is_of_earlier_epoch(&self) -> bool {
-        matches!(self, Self::MalformedResponse { field, .. } if field == EPOCH)
     }
 
     /// Creates a network error without a time to wait.

@@ -278,6 +278,7 @@ async fn a_cursor_that_cannot_be_served_stops_the_client() {
                 requested,
                 oldest_available,
                 history: None,
+                epoch: None,
             })
         };
         let violation = scene.broken_by(|server| server.on_pull(given(bad()))).await;
@@ -427,6 +428,23 @@ async fn an_answer_that_does_not_fit_the_push_is_fatal_and_changes_nothing() {
         assert_eq!(stopped.signature, "malformedResponse");
     }
     scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn background_work_stops_at_the_first_answer_of_an_earlier_epoch() {
+    let scene = Scene::set().await;
+    scene.server.on_pull(|_| Ok(build::page().epoch(2).build()));
+    scene.client.sync().await.unwrap();
+    scene.server.on_pull(|_| Ok(build::page().epoch(1).build()));
+    let mut changes = scene.client.subscribe();
+    scene.client.start_background().unwrap();
+    let stopped = loop {
+        if let vfs_sync_client::ChangeEvent::Stopped(reason) = changes.recv().await.unwrap() {
+            break reason;
+        }
+    };
+    assert_eq!(stopped.signature, "malformedResponse");
+    assert!(stopped.message.contains("epoch is 1 after an answer of 2"), "{stopped:?}");
 }
 
 #[tokio::test]

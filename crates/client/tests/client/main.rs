@@ -30,4 +30,5 @@ mod sharing;
 mod stable;
 mod support;
 mod traps;
+mod two_primaries;
 mod waits;

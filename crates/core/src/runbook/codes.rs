@@ -281,6 +281,17 @@ pub(super) const CODES: &[Entry] = &[
         )
         .says(&["The database is unavailable"])
         .then("The client tries again by itself; the operator looks at /readyz.", DOCTOR),
+    code("database_behind", &[503], OtherAnswers)
+        .means(
+            "The server's database is of an earlier epoch than this device has seen: a former \
+             primary after a failover, or an older copy. Nothing was read or changed.",
+        )
+        .says(&["The database is behind what this device has seen"])
+        .then(
+            "The client tries again by itself. If it goes on, the server's log has both epochs and \
+             what to do.",
+            DOCTOR,
+        ),
     code("unsupported_media_type", &[415], Protocol)
         .means("The request's media type or encoding is not one that the route takes.")
         .then(BUG, BUNDLE),

@@ -107,7 +107,7 @@ impl History {
     /// Returns the answer to a cursor that is not in this history.
     #[must_use]
     pub fn rematerialize(&self) -> Rematerialize {
-        Rematerialize { oldest_available: self.pruned_cursor(), history: self.ends() }
+        Rematerialize { oldest_available: self.pruned_cursor(), history: self.ends(), epoch: None }
     }
 
     /// The cursor of the greatest position that was pruned.
@@ -168,6 +168,8 @@ pub struct Rematerialize {
     pub oldest_available: Option<Cursor>,
     /// The feed's epochs, ascending.
     pub history: Vec<EpochEnd>,
+    /// The present epoch of the database, in which the feed may have no entry yet.
+    pub epoch: Option<Epoch>,
 }
 
 /// The part of a feed that a pull gets.
@@ -342,6 +344,7 @@ mod tests {
         let refused = Served::Rematerialize(Rematerialize {
             oldest_available: Some(shown(4)),
             history: pruned_feed().ends(),
+            epoch: None,
         });
         let served =
             |from, baseline| Window::of(&request(Some(shown(from)), baseline), Some(pruned_feed()));

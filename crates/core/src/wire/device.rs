@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::{of_percent, percent, telemetry};
+use crate::cursor::Epoch;
 use crate::id::{ReplicaId, UserId};
 use crate::server::deletion::{Deletion, DeletionCounts, DeletionPhase, out_of_reach};
 use crate::server::device::{Device, DeviceState, KeptReport};
@@ -20,6 +21,8 @@ pub const DEVICE_HEADER: &str = "Vfs-Sync-Device";
 
 /// Bytes of a [`DEVICE_HEADER`]; a longer one describes nothing.
 const MAX_HEADER_BYTES: usize = 1_024;
+/// The beginning of the pair that has the epoch.
+const EPOCH: &str = "epoch=";
 /// Bytes of UTF-8 in a version or a platform.
 const MAX_WORD_BYTES: usize = telemetry::MAX_VERSION_BYTES;
 
@@ -49,6 +52,9 @@ pub struct Description {
     pub queue: Option<u64>,
     /// The signature or code with which synchronisation is stopped.
     pub stopped: Option<String>,
+    /// The latest epoch of the server's database that the client has seen. A server whose database
+    /// is of an earlier one does not serve the client.
+    pub epoch: Option<Epoch>,
 }
 
 impl Description {
@@ -63,6 +69,9 @@ impl Description {
         }
         if let Some(stopped) = &self.stopped {
             let _ = write!(text, "&stopped={}", percent(stopped));
+        }
+        if let Some(epoch) = self.epoch {
+            let _ = write!(text, "&{EPOCH}{}", epoch.as_u64());
         }
         text
     }
@@ -86,7 +95,18 @@ impl Description {
                 _ => {}
             }
         }
+        found.epoch = Self::epoch_in(value);
         Some(found)
+    }
+
+    /// Reads the epoch alone of a value of [`DEVICE_HEADER`].
+    #[must_use]
+    pub fn epoch_in(value: &str) -> Option<Epoch> {
+        if value.len() > MAX_HEADER_BYTES {
+            return None;
+        }
+        let digits = value.split('&').find_map(|pair| pair.strip_prefix(EPOCH))?;
+        digits.parse().ok().and_then(Epoch::from_u64)
     }
 }
 
@@ -314,6 +334,7 @@ mod tests {
             platform: "linux-x86_64".into(),
             queue: Some(3),
             stopped: Some("pull:pullCursorRegression".into()),
+            epoch: Epoch::from_u64(7),
         };
         let header = given.header();
         assert!(header.is_ascii(), "{header}");
@@ -334,5 +355,8 @@ mod tests {
             assert_eq!(Description::of_header(&bad), None, "{bad}");
         }
         assert_eq!(Description::of_header("nothing"), Some(Description::default()));
+        for bad in ["epoch=", "epoch=-1", "epoch=x", "epoch=281474976710656", "xepoch=1"] {
+            assert_eq!(Description::epoch_in(bad), None, "{bad}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use vfs_sync_core::cursor::Epoch;
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::server::device::Sighting;
 use vfs_sync_core::time::Timestamp;
@@ -42,6 +43,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Returns the latest epoch that the device has seen, if it says so.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        self.description.as_ref()?.to_str().ok().and_then(Description::epoch_in)
+    }
+
     /// Returns the call in the form in which it is stored.
     pub(crate) fn sighting(&self, user: &UserId, at: Timestamp) -> Sighting {
         let text = self.description.as_ref().and_then(|value| value.to_str().ok());

@@ -263,3 +263,25 @@ async fn a_user_is_deleted_after_a_wait_and_denied_until_allowed() {
     assert_eq!(allow().await["outcome"], "notDeleted");
     assert_eq!(show().await["state"], "allowed");
 }
+
+#[tokio::test]
+async fn a_device_that_has_seen_a_later_epoch_than_the_database_is_not_served() {
+    let scene = Scene::new().await;
+    let alice = scene.user("alice");
+    let pushed = alice.push("laptop", vec![create("a", 1)]).await.ok();
+    let present = pushed["epoch"].as_u64().unwrap();
+    let pull = async |description: String| {
+        let request =
+            alice.request("GET", "/v1/vfs/crdt/vfs-sync").header("vfs-sync-client", "laptop");
+        send(request.header("vfs-sync-device", description)).await
+    };
+    for served in ["name=x".to_owned(), format!("epoch={present}"), "epoch=x".into()] {
+        assert_eq!(pull(served).await.ok()["epoch"], present);
+    }
+    let behind = pull(format!("name=x&epoch={}", present + 1)).await;
+    behind.refused(503, "database_behind");
+    assert_eq!(behind.header("retry-after"), "1");
+    // It is asked each time: another process may have begun an epoch since.
+    let later = scene.server.store().new_epoch(scene.server.clock().now(), 1).await.unwrap();
+    assert_eq!(pull(format!("epoch={}", later.as_u64())).await.ok()["epoch"], later.as_u64());
+}

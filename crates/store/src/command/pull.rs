@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use vfs_sync_core::cursor::Position;
 use vfs_sync_core::id::{ReplicaId, UserId};
 use vfs_sync_core::limits::MAX_WRITE_ID_ENTRIES;
-use vfs_sync_core::server::feed_window::{History, PullRequest, Served, Window};
+use vfs_sync_core::server::feed_window::{History, PullRequest, Rematerialize, Served, Window};
 use vfs_sync_core::server::push::Head;
 use vfs_sync_core::wire::{StateResponse, WriteIds};
 
@@ -43,6 +43,7 @@ impl Command for Pull {
                 })));
             }
             Served::Rematerialize(refused) => {
+                let refused = Rematerialize { epoch: Some(epoch), ..refused };
                 return Ok(Some(PullAnswer::Rematerialize(refused)));
             }
         };

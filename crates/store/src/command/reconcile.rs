@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use vfs_sync_core::id::ReplicaId;
 use vfs_sync_core::limits::{MAX_READER_STATES, MAX_WRITE_ID_ENTRIES};
-use vfs_sync_core::server::feed_window::History;
+use vfs_sync_core::server::feed_window::{History, Rematerialize};
 use vfs_sync_core::server::reconcile::{self, WriteIdAhead};
 
 use super::pull::history_of;
@@ -22,8 +22,9 @@ impl Command for Reconcile {
         if head.is_none() || !History::told_by_head(head.as_ref(), [&request.cursor]) {
             let history = history_of(tx, user, head).await?;
             if !history.as_ref().is_some_and(|history| history.has(&request.cursor)) {
-                let history = history.map(|history| history.rematerialize());
-                return Ok(ReconcileAnswer::Rematerialize(history.unwrap_or_default()));
+                let refused = history.map(|history| history.rematerialize()).unwrap_or_default();
+                let refused = Rematerialize { epoch: Some(tx.epoch().await?), ..refused };
+                return Ok(ReconcileAnswer::Rematerialize(refused));
             }
         }
         let named: BTreeSet<ReplicaId> =

@@ -175,7 +175,8 @@ pub(crate) async fn a_position_that_an_epoch_never_had_is_refused_with_the_histo
     scene.apply("laptop", vec![folder(3, "c"), folder(4, "d"), folder(5, "e")]).await;
     let head = scene.head().await;
     let end = |epoch, last_counter| EpochEnd { epoch, last_counter };
-    let expected = vec![end(first.epoch, 2), end(third, 5)];
+    let history = vec![end(first.epoch, 2), end(third, 5)];
+    let refused = Rematerialize { oldest_available: None, history, epoch: Some(third) };
     for bad in [
         Position { counter: 3, ..first },
         Position { epoch: skipped, counter: 2 },
@@ -187,19 +188,17 @@ pub(crate) async fn a_position_that_an_epoch_never_had_is_refused_with_the_histo
         let later = PullRequest { head: Some(bad.clone()), ..from(Some(head.clone())) };
         for request in [from(Some(bad.clone())), baseline, later] {
             let answer = scene.pull(request).await;
-            let refused = Rematerialize { oldest_available: None, history: expected.clone() };
-            assert_eq!(answer, PullAnswer::Rematerialize(refused), "{bad}");
+            assert_eq!(answer, PullAnswer::Rematerialize(refused.clone()), "{bad}");
         }
         let answer = scene.reconcile("laptop", &bad, &[]).await;
-        let refused = Rematerialize { oldest_available: None, history: expected.clone() };
-        assert_eq!(answer, ReconcileAnswer::Rematerialize(refused), "{bad}");
+        assert_eq!(answer, ReconcileAnswer::Rematerialize(refused.clone()), "{bad}");
     }
     scene.apply("laptop", vec![delete(6, "a")]).await;
     scene.store.new_epoch(scene.now(), 1).await.unwrap();
     let retention =
         Retention { removals_before: at(1_000_000), accepted_before: at(0), at_most: 9 };
     scene.store.prune(retention).await.unwrap();
-    let PullAnswer::Rematerialize(Rematerialize { oldest_available, history }) =
+    let PullAnswer::Rematerialize(Rematerialize { oldest_available, history, .. }) =
         scene.pull(from(Some(first.at(at(0))))).await
     else {
         panic!("what the cursor lacks was pruned")

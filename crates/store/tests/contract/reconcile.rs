@@ -46,7 +46,8 @@ pub(crate) async fn nobody_can_reconcile_ahead_of_the_server(scene: Scene) {
     let refused = scene.reconcile("laptop", &beyond, &[]).await;
     let (oldest_available, end) =
         (None, EpochEnd { epoch: position.epoch, last_counter: position.counter });
-    let lost = Rematerialize { oldest_available, history: vec![end] };
+    let epoch = Some(position.epoch);
+    let lost = Rematerialize { oldest_available, history: vec![end], epoch };
     assert_eq!(refused, ReconcileAnswer::Rematerialize(lost));
     let expected = ReconcileAnswer::WriteIdsAhead {
         replica_id: replica("laptop"),

@@ -166,6 +166,7 @@ pub(super) fn refused(
                     requested: cursor("requestedCursor")?,
                     oldest_available: cursor("oldestAvailableCursor")?,
                     history: history(call, details.get("history"))?,
+                    epoch: optional(call, details, "epoch")?,
                 })
             };
             required().unwrap_or_else(|error| error)
