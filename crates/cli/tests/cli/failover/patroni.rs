@@ -213,7 +213,10 @@ impl Patroni {
                 ("connect_address: 10.0.0.1:8008", {
                     format!("connect_address: {}", to_rest.address())
                 }),
-                ("10.0.0.11:2379,10.0.0.12:2379,10.0.0.13:2379", to_etcd.address().to_string()),
+                // Without it Patroni asks etcd for its own address, and goes past the line.
+                ("10.0.0.11:2379,10.0.0.12:2379,10.0.0.13:2379", {
+                    format!("{}\n  use_proxies: true", to_etcd.address())
+                }),
                 ("on_failover: 1048576", "on_failover: 104857600".into()),
                 ("loop_wait: 2", "loop_wait: 1".into()),
                 ("retry_timeout: 5", "retry_timeout: 3".into()),
