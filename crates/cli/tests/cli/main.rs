@@ -35,6 +35,7 @@ mod sync;
 mod trash;
 mod tree;
 mod up;
+mod upgrade;
 mod usage;
 mod users;
 mod world;

@@ -2,7 +2,7 @@
 //! device to all of them.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,6 +16,7 @@ use vfs_sync_testkit::Random;
 
 use crate::support::ServerProcess;
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_vfs-sync");
 const SECRET: &str = "only for tests: at least thirty-two bytes";
 
 pub(crate) struct Cluster {
@@ -25,6 +26,7 @@ pub(crate) struct Cluster {
 
 struct Server {
     process: Mutex<Option<ServerProcess>>,
+    program: Mutex<PathBuf>,
     database: String,
     url: String,
     address: String,
@@ -35,13 +37,19 @@ struct Server {
 impl Cluster {
     /// A server for each of `databases`, the ways to the one database.
     pub(crate) fn start(databases: &[String]) -> Self {
+        Self::start_as(Path::new(PROGRAM), databases)
+    }
+
+    /// The same, of a program of another version.
+    pub(crate) fn start_as(program: &Path, databases: &[String]) -> Self {
         let mut cluster = Self { dir: tempfile::tempdir().unwrap(), servers: Vec::new() };
         for database in databases {
-            let process = cluster.spawn(database, "127.0.0.1:0");
+            let process = cluster.spawn(program, database, "127.0.0.1:0");
             cluster.servers.push(Server {
                 url: process.url().to_owned(),
                 address: process.address().to_owned(),
                 process: Mutex::new(Some(process)),
+                program: Mutex::new(program.to_owned()),
                 database: database.clone(),
                 changes: AtomicU64::new(0),
             });
@@ -60,7 +68,11 @@ impl Cluster {
 
     /// Returns the program in the environment of the servers.
     pub(crate) fn command() -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vfs-sync"));
+        Self::command_of(Path::new(PROGRAM))
+    }
+
+    pub(crate) fn command_of(program: &Path) -> Command {
+        let mut command = Command::new(program);
         command
             .env_clear()
             .env("RUST_LOG", "error")
@@ -69,9 +81,9 @@ impl Cluster {
         command
     }
 
-    fn spawn(&self, database: &str, listen: &str) -> ServerProcess {
+    fn spawn(&self, program: &Path, database: &str, listen: &str) -> ServerProcess {
         let binary = || {
-            let mut command = Self::command();
+            let mut command = Self::command_of(program);
             // What it says of a network that fails on purpose is nobody's business.
             command.env("VFS_SYNC_DATABASE_URL", database).stderr(Stdio::null());
             command
@@ -89,9 +101,20 @@ impl Cluster {
 
     pub(crate) fn start_again(&self, server: usize) {
         let server = &self.servers[server];
-        let started = self.spawn(&server.database, &server.address);
+        let program = server.program.lock().unwrap().clone();
+        let started = self.spawn(&program, &server.database, &server.address);
         *server.process.lock().unwrap() = Some(started);
         server.changes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends a server as an operator does, and starts another program in its place.
+    pub(crate) fn replace(&self, server: usize, program: &Path) {
+        let at = &self.servers[server];
+        let process = at.process.lock().unwrap().take().expect("the server runs");
+        at.changes.fetch_add(1, Ordering::SeqCst);
+        assert!(process.terminate().success());
+        program.clone_into(&mut at.program.lock().unwrap());
+        self.start_again(server);
     }
 
     /// Sends a signal to a server that runs.
