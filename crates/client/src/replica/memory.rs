@@ -567,12 +567,12 @@ impl Rows for MemoryRows {
     }
 
     fn put_found(&mut self, row: FoundRow) -> Result<()> {
-        self.found.rows.insert(row.id.clone(), row);
+        self.found.insert(row);
         Ok(())
     }
 
     fn remove_found(&mut self, id: &ItemId) -> Result<()> {
-        self.found.rows.remove(id);
+        self.found.remove(id);
         Ok(())
     }
 
