@@ -227,7 +227,8 @@ impl Cache {
     /// Works as [`Self::take`] for bytes in memory.
     pub(crate) fn take_bytes(&self, bytes: &[u8]) -> Result<NewContent> {
         let mut writer = self.writer()?;
-        writer.write(bytes)?;
+        // A system may take many times longer for one large write than for its parts.
+        bytes.chunks(CHUNK).try_for_each(|chunk| writer.write(chunk))?;
         Ok(writer.finish())
     }
 
