@@ -74,6 +74,7 @@ function adapted(client: wasm.NativeClient, never: Cancellation): NativeClient {
         size: reader.size,
         digest: reader.digest,
         read: (atMost) => answered(() => reader.read(atMost)),
+        readRest: (cancel) => answered(() => reader.readRest(given(cancel))),
       };
     },
     advanceClock: (millis) => client.advanceClock(millis),

@@ -16,6 +16,7 @@ export interface NativeReader {
   readonly size: number;
   readonly digest: string;
   read(atMost: number): Promise<Uint8Array<ArrayBuffer>>;
+  readRest(cancel?: NativeCancellation): Promise<Uint8Array<ArrayBuffer>>;
 }
 
 /** @internal */

@@ -96,15 +96,9 @@ export class Content implements AsyncIterable<Uint8Array<ArrayBuffer>> {
 
   /** Reads the rest of the bytes. */
   async bytes(): Promise<Uint8Array<ArrayBuffer>> {
-    const chunks: Uint8Array[] = [];
-    for await (const chunk of this) chunks.push(chunk);
-    const whole = new Uint8Array(chunks.reduce((sum, { length }) => sum + length, 0));
-    let at = 0;
-    for (const chunk of chunks) {
-      whole.set(chunk, at);
-      at += chunk.length;
-    }
-    return whole;
+    const rest = await cancellable(this.#signal, (cancel) => this.#native.readRest(cancel));
+    // A Buffer of Node has other methods than the bytes that a page has.
+    return new Uint8Array(rest.buffer, rest.byteOffset, rest.byteLength);
   }
 
   /** Reads the rest of the bytes as UTF-8. */

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use vfs_sync_ffi::{
     Client, ClientOptions, ContentReader, ContentWriter, Error, PutOptions, Server, Subscription,
     TokenProvider,
@@ -16,6 +17,9 @@ use vfs_sync_ffi::{
 
 use callback::{Calls, PyCall, Tokens};
 use operation::{Operation, Output};
+
+/// The number of bytes that are read before a look for Ctrl-C.
+const UNINTERRUPTED: usize = 64 << 20;
 
 pyo3::create_exception!(_native, NativeError, PyException, "A failure, as JSON.");
 
@@ -147,6 +151,24 @@ impl NativeReader {
     fn read(&self, at_most: usize) -> Operation {
         let reading = self.inner.read(at_most);
         Operation::new(async move { Ok(Output::Bytes(reading.await?)) })
+    }
+
+    fn read_rest(&self) -> Operation {
+        let reading = self.inner.read_rest(None);
+        Operation::new(async move { Ok(Output::Bytes(reading.await?)) })
+    }
+
+    /// Reads the next bytes on this thread: at most so many, or the rest.
+    #[pyo3(signature = (at_most = None))]
+    fn take<'py>(&self, py: Python<'py>, at_most: Option<u64>) -> PyResult<Bound<'py, PyBytes>> {
+        let size = self.inner.left().map_err(raised)?.min(at_most.unwrap_or(u64::MAX));
+        PyBytes::new_with(py, usize::try_from(size)?, |bytes| {
+            for part in bytes.chunks_mut(UNINTERRUPTED) {
+                py.detach(|| self.inner.fill(part)).map_err(raised)?;
+                py.check_signals()?;
+            }
+            Ok(())
+        })
     }
 }
 

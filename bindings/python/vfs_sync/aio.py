@@ -158,7 +158,8 @@ class AsyncContent(AsyncIterator[bytes]):
 
     async def read(self) -> bytes:
         """Reads the rest of the bytes."""
-        return b"".join([chunk async for chunk in self])
+        rest: bytes = await _wait(self._native.read_rest())
+        return rest
 
 
 class AsyncContentWriter:

@@ -94,14 +94,14 @@ class Content(Iterator[bytes]):
         return self
 
     def __next__(self) -> bytes:
-        chunk: bytes = _wait(self._native.read(CHUNK))
+        chunk = checked(self._native.take, CHUNK)
         if not chunk:
             raise StopIteration
         return chunk
 
     def read(self) -> bytes:
         """Reads the rest of the bytes."""
-        return b"".join([chunk for chunk in self])
+        return checked(self._native.take)
 
 
 class ContentWriter:

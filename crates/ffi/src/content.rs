@@ -9,7 +9,7 @@ use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::time::Timestamp;
 use vfs_sync_client::{DraftContent, SyncClient, TakenContent};
 
-use crate::runtime::{blocking, detached, forked, spawned, turn};
+use crate::runtime::{Cancellation, blocking, detached, forked, guarded, spawned, turn};
 use crate::{Client, Error, ErrorCode, Result, call, value};
 
 /// The greatest number of bytes that a reader returns at a time.
@@ -58,15 +58,64 @@ fn known(client: &SyncClient, item: &ItemId) -> Result<()> {
     Ok(())
 }
 
-type Source = Box<dyn Read + Send>;
+/// The bytes of a content that are still to be read.
+struct Rest {
+    source: Box<dyn Read + Send>,
+    size: u64,
+}
+
+impl Rest {
+    /// Fills `bytes`, which are no longer than the rest.
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.source.read_exact(bytes).map_err(unreadable)?;
+        self.size -= bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Reads the next bytes, at most so many.
+    fn take(&mut self, at_most: u64) -> Result<Vec<u8>> {
+        let size = self.size.min(at_most);
+        let mut bytes = Vec::new();
+        let room = usize::try_from(size).map_err(|_| too_large(size))?;
+        bytes.try_reserve_exact(room).map_err(|_| too_large(size))?;
+        // This leaves out the zeros that a slice would have to have first.
+        let read = self.source.by_ref().take(size).read_to_end(&mut bytes).map_err(unreadable)?;
+        if read != room {
+            return Err(unreadable(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.size -= size;
+        Ok(bytes)
+    }
+}
+
+fn unreadable(error: std::io::Error) -> Error {
+    Error::new(ErrorCode::Io, format!("cannot read the cached content: {error}"))
+}
+
+fn too_large(size: u64) -> Error {
+    let reason = format!("there is no memory for {size} bytes: read the content as a stream");
+    Error::new(ErrorCode::Io, reason)
+}
+
+/// The rest of a content; `None` while a part is being read, and after a failure.
+type Place = Arc<Mutex<Option<Rest>>>;
+
+/// Reads from the rest of a content, if nobody else does.
+fn part<T>(place: &Place, read: impl FnOnce(&mut Rest) -> Result<T>) -> Result<T> {
+    let taken = || place.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let busy = || Error::invalid("the content is being read, or failed: open it again");
+    let mut rest = taken().ok_or_else(busy)?;
+    let done = read(&mut rest)?;
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+    Ok(done)
+}
 
 /// A content that is read from its start to its end. It stays on this machine as long as the reader
 /// lives.
 pub struct ContentReader {
     size: u64,
     digest: String,
-    /// The rest of the bytes; `None` while a chunk is being read, and after a failure.
-    source: Arc<Mutex<Option<Source>>>,
+    rest: Place,
     content: Option<vfs_sync_client::LocalContent>,
 }
 
@@ -96,9 +145,9 @@ impl ContentReader {
                 contents.read_version(&item, &found.next().ok_or_else(missing)?).await?
             }
         };
-        let source = Arc::new(Mutex::new(Some(content.reader()? as Source)));
         let (size, digest) = (content.size(), content.digest().to_string());
-        Ok(Self { size, digest, source, content: Some(content) })
+        let rest = Arc::new(Mutex::new(Some(Rest { source: content.reader()?, size })));
+        Ok(Self { size, digest, rest, content: Some(content) })
     }
 
     /// Returns the size of the content in bytes.
@@ -119,21 +168,38 @@ impl ContentReader {
     /// # Errors
     /// [`ErrorCode::Io`], after which the reader has failed.
     pub fn read(&self, at_most: usize) -> impl Future<Output = Result<Vec<u8>>> + Send + use<> {
-        let place = Arc::clone(&self.source);
-        spawned(blocking(move || {
-            let taken = || place.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let busy = || Error::invalid("the content is being read, or failed: open it again");
-            let mut source = taken().ok_or_else(busy)?;
-            let mut bytes = Vec::new();
-            let at_most = u64::try_from(at_most.clamp(1, MAX_CHUNK)).unwrap_or(1);
-            let read = source.by_ref().take(at_most).read_to_end(&mut bytes);
-            let failed = |error: std::io::Error| {
-                Error::new(ErrorCode::Io, format!("cannot read the cached content: {error}"))
-            };
-            read.map_err(failed)?;
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
-            Ok(bytes)
-        }))
+        let place = Arc::clone(&self.rest);
+        let at_most = at_most.clamp(1, MAX_CHUNK) as u64;
+        spawned(blocking(move || part(&place, |rest| rest.take(at_most))))
+    }
+
+    /// Reads the rest of the bytes.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and [`ErrorCode::Cancelled`].
+    pub fn read_rest(
+        &self,
+        cancel: Option<Cancellation>,
+    ) -> impl Future<Output = Result<Vec<u8>>> + Send + use<> {
+        let place = Arc::clone(&self.rest);
+        let reading = blocking(move || part(&place, |rest| rest.take(u64::MAX)));
+        spawned(cancel.unwrap_or_default().over(reading))
+    }
+
+    /// Returns the number of bytes that are still to be read.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn left(&self) -> Result<u64> {
+        part(&self.rest, |rest| Ok(rest.size))
+    }
+
+    /// Fills `bytes` with the next ones, on the caller's thread. The rest has to be at least as long.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn fill(&self, bytes: &mut [u8]) -> Result<()> {
+        guarded(|| part(&self.rest, |rest| rest.fill(bytes)))
     }
 }
 

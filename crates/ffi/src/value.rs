@@ -5,8 +5,9 @@ mod item;
 use serde::Serialize;
 use serde_json::{Value, json};
 use vfs_sync_client::core::client::offer::Offered;
-use vfs_sync_client::core::id::ItemId;
-use vfs_sync_client::core::wire::Version;
+use vfs_sync_client::core::cursor::Cursor;
+use vfs_sync_client::core::id::{ItemId, ReplicaId, UserId};
+use vfs_sync_client::core::wire::{Version, WriteIds};
 use vfs_sync_client::{
     ChangeEvent, Connection, Connectivity, Grant, LostEntry, Outstanding, PollingReason, Progress,
     QueuedOp, QueuedState, Reader, RejectedOp, RejectedUpload, Status, StopReason, StoredContent,
@@ -30,15 +31,44 @@ fn stop(reason: Option<&StopReason>) -> Value {
     })
 }
 
-pub(crate) fn status(status: &Status) -> Value {
-    json!({
-        "clientId": status.client_id, "user": status.user, "server": status.server,
-        "cursor": status.cursor, "lastReconciledWriteIds": status.last_reconciled_write_ids,
-        "pending": status.pending, "acknowledged": status.acknowledged,
-        "rejected": status.rejected, "uploads": status.uploads,
-        "rejectedUploads": status.rejected_uploads, "lost": status.lost, "items": status.items,
-        "stopped": stop(status.stopped.as_ref()), "paused": stop(status.paused.as_ref()),
-        "running": status.running,
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusForm<'a> {
+    client_id: &'a ReplicaId,
+    user: &'a UserId,
+    server: &'a str,
+    cursor: Option<&'a Cursor>,
+    last_reconciled_write_ids: &'a WriteIds,
+    pending: u64,
+    acknowledged: u64,
+    rejected: u64,
+    uploads: u64,
+    rejected_uploads: u64,
+    lost: u64,
+    items: u64,
+    stopped: Value,
+    paused: Value,
+    running: bool,
+}
+
+/// Returns the state of the replica as JSON text.
+pub(crate) fn status(status: &Status) -> String {
+    text(&StatusForm {
+        client_id: &status.client_id,
+        user: &status.user,
+        server: &status.server,
+        cursor: status.cursor.as_ref(),
+        last_reconciled_write_ids: &status.last_reconciled_write_ids,
+        pending: status.pending,
+        acknowledged: status.acknowledged,
+        rejected: status.rejected,
+        uploads: status.uploads,
+        rejected_uploads: status.rejected_uploads,
+        lost: status.lost,
+        items: status.items,
+        stopped: stop(status.stopped.as_ref()),
+        paused: stop(status.paused.as_ref()),
+        running: status.running,
     })
 }
 

@@ -211,6 +211,13 @@ impl NativeReader {
         let reading = self.inner.read(at_most);
         promise(async move { Ok(js_sys::Uint8Array::from(&*reading.await?)) })
     }
+
+    /// Reads the rest of the bytes.
+    #[wasm_bindgen(js_name = readRest)]
+    pub fn read_rest(&self, cancel: &NativeCancellation) -> Promise {
+        let reading = self.inner.read_rest(Some(cancel.inner.clone()));
+        promise(async move { Ok(js_sys::Uint8Array::from(&*reading.await?)) })
+    }
 }
 
 /// A content that is written.

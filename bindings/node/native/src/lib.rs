@@ -235,6 +235,17 @@ impl NativeReader {
         let reading = self.inner.read(at_most);
         promise(env, async move { Ok(Buffer::from(reading.await?)) })
     }
+
+    /// Reads the rest of the bytes.
+    #[napi(catch_unwind)]
+    pub fn read_rest<'env>(
+        &self,
+        env: &'env Env,
+        cancel: Option<&NativeCancellation>,
+    ) -> napi::Result<PromiseRaw<'env, Buffer>> {
+        let reading = self.inner.read_rest(cancellation(cancel));
+        promise(env, async move { Ok(Buffer::from(reading.await?)) })
+    }
 }
 
 /// A content that is written.

@@ -5,73 +5,70 @@ use vfs_sync_client::core::id::ItemId;
 use vfs_sync_client::core::operation::{Action, Upsert};
 use vfs_sync_client::{Batch, Query, StateExport, SyncClient};
 
+use crate::Result;
 use crate::call::{Edit, MAX_LISTED, Read, Remote, Write};
 use crate::runtime::blocking;
-use crate::{Result, value};
+use crate::value::{self, text};
 
 pub(super) fn read(client: &SyncClient, call: Read) -> Result<String> {
     let at_most = |limit: usize| limit.min(MAX_LISTED);
-    let value: Value = match call {
+    Ok(match call {
+        Read::User {} => text(&client.user()),
+        Read::ClientId {} => text(&client.client_id()),
+        Read::Device {} => text(&client.device()),
+        Read::NewItemId {} => text(&client.new_item_id()),
+        Read::Status {} => value::status(&client.status()?),
+        Read::SyncState {} => {
+            value::sync_state(&client.status()?, &client.queue().outstanding()?).to_string()
+        }
         Read::Node { item } => {
-            return Ok(client
-                .node(&item)?
-                .map_or_else(|| "null".into(), |node| value::node(&node)));
+            client.node(&item)?.map_or_else(|| "null".into(), |node| value::node(&node))
         }
-        Read::Children { parent } => {
-            return Ok(value::children(&client.children(parent.as_ref())?));
-        }
-        Read::Resolve { path } => return Ok(value::node(&client.resolve(&path)?)),
+        Read::Children { parent } => value::children(&client.children(parent.as_ref())?),
+        Read::Resolve { path } => value::node(&client.resolve(&path)?),
+        Read::PathOf { item } => text(&client.path_of(&item)?),
+        Read::ParentsOf { item } => text(&client.parents_of(&item)?),
         Read::Walk { root, owner, limit } => {
             let entries: std::result::Result<Vec<_>, _> = match owner {
                 None => client.walk(root.as_ref())?.take(at_most(limit)).collect(),
                 Some(owner) => client.walk_shared(&owner)?.take(at_most(limit)).collect(),
             };
-            return Ok(value::entries(&entries?));
+            value::entries(&entries?)
         }
-        Read::SharedBy { owner } => return Ok(value::children(&client.shared_by(&owner)?)),
-        Read::SharedWithMe {} => return Ok(value::children(&client.sharing().with_me()?)),
-        Read::User {} => json!(client.user()),
-        Read::ClientId {} => json!(client.client_id()),
-        Read::Device {} => json!(client.device()),
-        Read::NewItemId {} => json!(client.new_item_id()),
-        Read::Status {} => value::status(&client.status()?),
-        Read::SyncState {} => value::sync_state(&client.status()?, &client.queue().outstanding()?),
-        Read::PathOf { item } => json!(client.path_of(&item)?),
-        Read::ParentsOf { item } => json!(client.parents_of(&item)?),
-        Read::SharedOwners {} => json!(client.shared_owners()?),
-        Read::Grants { item } => client.sharing().grants(&item)?.iter().map(value::grant).collect(),
-        Read::Audience { item } => {
-            client.sharing().audience(&item)?.iter().map(value::reader).collect()
-        }
-        Read::MayDelete { item } => json!(client.sharing().may_delete(&item)?),
+        Read::SharedOwners {} => text(&client.shared_owners()?),
+        Read::SharedBy { owner } => value::children(&client.shared_by(&owner)?),
+        Read::SharedWithMe {} => value::children(&client.sharing().with_me()?),
+        Read::Grants { item } => all(&client.sharing().grants(&item)?, value::grant),
+        Read::Audience { item } => all(&client.sharing().audience(&item)?, value::reader),
+        Read::MayDelete { item } => text(&client.sharing().may_delete(&item)?),
         Read::Operations { limit } => {
-            client.queue().operations(at_most(limit))?.iter().map(value::queued).collect()
+            all(&client.queue().operations(at_most(limit))?, value::queued)
         }
-        Read::Rejected { limit } => {
-            client.queue().rejected(at_most(limit))?.iter().map(value::rejected).collect()
-        }
+        Read::Rejected { limit } => all(&client.queue().rejected(at_most(limit))?, value::rejected),
         Read::RejectedUploads {} => {
-            client.queue().rejected_uploads()?.iter().map(value::rejected_upload).collect()
+            all(&client.queue().rejected_uploads()?, value::rejected_upload)
         }
-        Read::WaitingUploads {} => {
-            client.queue().waiting_uploads()?.iter().map(value::waiting_upload).collect()
-        }
-        Read::Outstanding {} => value::outstanding(&client.queue().outstanding()?),
+        Read::WaitingUploads {} => all(&client.queue().waiting_uploads()?, value::waiting_upload),
+        Read::Outstanding {} => value::outstanding(&client.queue().outstanding()?).to_string(),
         Read::Lost { after, limit } => {
-            client.lost().list(after, at_most(limit))?.iter().map(value::lost).collect()
+            all(&client.lost().list(after, at_most(limit))?, value::lost)
         }
-        Read::PendingTrash {} => client.trash().pending()?.iter().map(value::trashed).collect(),
+        Read::PendingTrash {} => all(&client.trash().pending()?, value::trashed),
         Read::CacheUsage {} => {
             let usage = client.contents().usage()?;
             json!({ "bytes": usage.bytes, "contents": usage.contents, "limit": usage.limit })
+                .to_string()
         }
         Read::ExportState { redact } => {
             let mut bytes = Vec::new();
             client.export_state(StateExport { redact }, &mut bytes)?;
-            json!(String::from_utf8_lossy(&bytes))
+            text(&String::from_utf8_lossy(&bytes))
         }
-    };
-    Ok(value.to_string())
+    })
+}
+
+fn all<T>(list: &[T], form: impl Fn(&T) -> Value) -> String {
+    list.iter().map(form).collect::<Value>().to_string()
 }
 
 pub(super) fn write(client: &SyncClient, call: Write) -> Result<Value> {
