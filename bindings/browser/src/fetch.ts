@@ -29,12 +29,17 @@ export function fetchCallback(pending: PendingFetch): void {
             chunk.resolve(next?.value);
           } catch (thrown) {
             chunk.fail(reasonOf(thrown));
+          } finally {
+            chunk.free();
           }
         })();
       };
       pending.answer(answer.status, [...answer.headers].flat(), pull);
     } catch (thrown) {
       pending.fail(reasonOf(thrown));
+    } finally {
+      // It has the body of the request, and the collector does not know how large that is.
+      pending.free();
     }
   })();
 }

@@ -4,6 +4,9 @@ import {
   type Native,
   type NativeCancellation,
   type NativeClient,
+  type NativeReader,
+  type NativeSubscription,
+  type NativeWriter,
 } from '../../node/src/native.js';
 import * as wasm from '../wasm/vfs_sync_browser.js';
 import { fetchCallback } from './fetch.js';
@@ -44,38 +47,57 @@ async function answered<T>(call: () => Promise<T>): Promise<T> {
   }));
 }
 
-/** Gives the calls that may be cancelled, and are not, a cancellation that is never used. */
-function adapted(client: wasm.NativeClient, never: Cancellation): NativeClient {
-  const given = (cancel?: NativeCancellation): Cancellation => (cancel as Cancellation) ?? never;
+/** The cancellation of calls that are given none: it is never used. */
+let never: Cancellation;
+const given = (cancel?: NativeCancellation): Cancellation => (cancel as Cancellation) ?? never;
+
+// What waits is held in `waiting`, with all that its closures see. The handles are therefore adapted apart from their
+// client: one that is dropped with a stream that waits is collected, which ends the stream.
+
+function adaptedSubscription(made: wasm.NativeSubscription): NativeSubscription {
+  let subscription: wasm.NativeSubscription | undefined = made;
+  return {
+    next: async (cancel) => {
+      const open = subscription;
+      return open === undefined ? null : answered(() => open.next(given(cancel)));
+    },
+    close: () => {
+      subscription?.close();
+      subscription?.free();
+      subscription = undefined;
+    },
+  };
+}
+
+function adaptedWriter(writer: wasm.NativeWriter): NativeWriter {
+  return {
+    write: (bytes) => answered(() => writer.write(bytes)),
+    finish: () => answered(() => writer.finish()),
+    abort: () => writer.abort(),
+  };
+}
+
+function adaptedReader(reader: wasm.NativeReader): NativeReader {
+  return {
+    size: reader.size,
+    digest: reader.digest,
+    read: (atMost) => answered(() => reader.read(atMost)),
+    readRest: (cancel) => answered(() => reader.readRest(given(cancel))),
+  };
+}
+
+function adapted(client: wasm.NativeClient): NativeClient {
   return {
     read: (call) => whole(() => client.read(call)),
     write: (call) => answered(() => client.write(call)),
     run: (call, cancel) => answered(() => client.run(call, given(cancel))),
-    subscribe(stream) {
-      const subscription = whole(() => client.subscribe(stream));
-      return {
-        next: (cancel) => answered(() => subscription.next(given(cancel))),
-        close: () => subscription.close(),
-      };
-    },
+    subscribe: (stream) => adaptedSubscription(whole(() => client.subscribe(stream))),
     violations: (take) => whole(() => client.violations(take)),
     put: (options, bytes) => answered(async () => client.put(options, bytes)),
-    writer(options) {
-      const writer = whole(() => client.writer(options));
-      return {
-        write: (bytes) => answered(() => writer.write(bytes)),
-        finish: () => answered(() => writer.finish()),
-        abort: () => writer.abort(),
-      };
-    },
-    async reader(item, version, cancel) {
-      const reader: wasm.NativeReader = await answered(() => client.reader(item, version, given(cancel)));
-      return {
-        size: reader.size,
-        digest: reader.digest,
-        read: (atMost) => answered(() => reader.read(atMost)),
-        readRest: (cancel) => answered(() => reader.readRest(given(cancel))),
-      };
+    writer: (options) => adaptedWriter(whole(() => client.writer(options))),
+    reader: async (item, version, cancel) => {
+      const opening = (): Promise<wasm.NativeReader> => client.reader(item, version, given(cancel));
+      return adaptedReader(await answered(opening));
     },
     advanceClock: (millis) => client.advanceClock(millis),
     close: () => answered(() => client.close()),
@@ -95,11 +117,11 @@ async function load(): Promise<Native> {
     await wasm.default({ module_or_path: module });
   }
   wasm.onPanic(panicked);
-  const never = new wasm.NativeCancellation();
+  never = new wasm.NativeCancellation();
   return {
     open: async (options, tokens, transport) => {
       const open = async (): Promise<wasm.NativeClient> => wasm.open(options, fetchCallback, tokens, transport);
-      return adapted(await answered(open), never);
+      return adapted(await answered(open));
     },
     NativeCancellation: wasm.NativeCancellation,
   };

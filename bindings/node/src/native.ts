@@ -3,6 +3,8 @@ import { converted, invalid, VfsSyncError } from './errors.js';
 /** @internal */
 export interface NativeCancellation {
   cancel(): void;
+  /** Releases its memory, where a collector does not know of it. */
+  free?(): void;
 }
 
 /** @internal */
@@ -31,6 +33,7 @@ export interface PendingToken {
   readonly refresh: boolean;
   resolve(token: string): void;
   fail(reason: string): void;
+  free?(): void;
 }
 
 /** @internal */
@@ -159,5 +162,6 @@ export async function cancellable<T>(
     throw error;
   } finally {
     signal.removeEventListener('abort', abort);
+    cancel.free?.();
   }
 }

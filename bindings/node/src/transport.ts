@@ -80,6 +80,8 @@ export function tokenCallback(source: TokenSource): (pending: PendingToken) => v
         pending.resolve(token);
       } catch (thrown) {
         pending.fail(reasonOf(thrown));
+      } finally {
+        pending.free?.();
       }
     })();
   };
