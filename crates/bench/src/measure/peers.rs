@@ -83,7 +83,8 @@ impl Node {
 }
 
 fn is_there(program: &str) -> bool {
-    Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok()
+    let mut command = Command::new(program);
+    command.arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
 /// Measures what our live folders did with the tree in `source` in `whole` seconds, and with a new
