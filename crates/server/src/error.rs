@@ -126,7 +126,8 @@ impl ApiError {
             seen,
             present,
             "a device has seen a later epoch than the database has: this is a former primary or an \
-             older copy; if it is the one to go on with: vfs-sync admin new-epoch --after {seen}"
+             older copy; if devices of several users say so and it is the one to go on with: \
+             vfs-sync admin new-epoch --after {seen}"
         );
         let sentence = "The database is behind what this device has seen: try again later";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "database_behind", sentence).retry_after(1)
