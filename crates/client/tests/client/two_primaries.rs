@@ -17,10 +17,10 @@ const SUCCESSOR: usize = 1;
 /// The guardrail that fires when a position is not of the successor's history.
 const BEYOND_HISTORY: &str = "pull:pullRematerializationRequired";
 
-/// A line to both of them, of which each pull and each reconcile reaches the one that the test says.
+/// A line to both of them: each pull and reconcile reaches the one that the test says.
 struct Between {
     to: [Arc<dyn Transport>; 2],
-    /// Those that the next of these calls reach; the last one gets all that follow, and all other calls.
+    /// Those that the next of these calls reach; the last one gets all others.
     script: Mutex<VecDeque<usize>>,
 }
 
