@@ -49,8 +49,32 @@ fn worlds_on_disks_that_fail_end_as_the_rules_say() {
     assert!(of_disks.is_empty(), "{of_disks:?}");
 }
 
+fn folders() -> Simulation {
+    Simulation { steps: 60, folders: true, ..Simulation::default() }
+}
+
+/// As many seeds as `VFS_SYNC_TEST_SEEDS` says, or 30.
+#[test]
+fn live_folders_end_as_their_contract_says() {
+    let count = std::env::var("VFS_SYNC_TEST_SEEDS").ok().and_then(|text| text.parse().ok());
+    for seed in 0..count.unwrap_or(30) {
+        let failure = folders().play(seed, false).failure;
+        assert_eq!(failure, None, "sim replay --folders {seed}");
+    }
+}
+
+#[test]
+fn live_folders_whose_replica_is_opened_again_end_as_their_contract_says() {
+    for seed in 40..46 {
+        let simulation = Simulation { store: StoreKind::Sqlite, ..folders() };
+        let failure = simulation.play(seed, false).failure;
+        assert_eq!(failure, None, "sim replay --folders --store sqlite {seed}");
+    }
+}
+
 #[test]
 fn the_same_seed_is_the_same_run() {
+    same_twice(folders(), 500..504);
     same_twice(Simulation::default(), 500..508);
     same_twice(Simulation { store: StoreKind::Sqlite, ..Simulation::default() }, 508..512);
 }

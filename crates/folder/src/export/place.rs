@@ -18,8 +18,8 @@ use super::{Export, split};
 use crate::disk::dir::{Folder, Kind, Stat};
 use crate::disk::names;
 use crate::error::{Error, Result};
-use crate::{record, seam};
 use crate::report::{Problem, ProblemKind};
+use crate::{record, seam};
 
 /// The number of entries that get their names together.
 const PLACED_TOGETHER: usize = 4_096;

@@ -43,7 +43,7 @@ struct Job {
 /// Reads small files in advance; `T` is the caller's data for a file.
 pub(super) struct Prefetch<'scope, T> {
     jobs: Sender<Job>,
-    /// What reads in place of the threads, under a simulator.
+    /// The replica of reads in place, without threads, under a simulator.
     inline: Option<(&'scope SyncClient, &'scope CancellationToken)>,
     asked: VecDeque<(T, Receiver<Outcome>)>,
 }

@@ -1,5 +1,6 @@
 //! A device with one live folder, whose agent makes rounds as `vfs-sync up` does.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use vfs_sync_core::id::UserId;
 use vfs_sync_folder::export::{ExportOptions, ExportReport, export};
 use vfs_sync_folder::import::{ImportOptions, ImportReport, Looks, import};
 use vfs_sync_folder::merge::merge;
-use vfs_sync_folder::report::Problems;
+use vfs_sync_folder::report::{ProblemKind, Problems};
 use vfs_sync_folder::scan::Scanner;
 use vfs_sync_folder::{Error, aside};
 use vfs_sync_testkit::Random;
@@ -55,11 +56,13 @@ pub(crate) struct Device {
     around: Rc<Surroundings>,
     /// The lead of the system's clock, in milliseconds.
     pub(crate) skew: i64,
-    joined: bool,
+    pub(crate) joined: bool,
     seen: bool,
     looks: Looks,
     /// True before the first synchronisation of a process.
     starts: bool,
+    /// The entries that the server refused for good: they are on this disk only, and listed.
+    pub(crate) refused: BTreeSet<PathBuf>,
 }
 
 impl Device {
@@ -106,6 +109,7 @@ impl Device {
             seen: false,
             looks: Looks::default(),
             starts: true,
+            refused: BTreeSet::new(),
         }
     }
 
@@ -124,7 +128,9 @@ impl Device {
         let round = match done {
             Ok(Ok(round)) => round,
             Ok(Err(error)) => {
-                self.ledger.note(|| format!("device {}: {error}", self.index));
+                // The directory is at another place in each run.
+                let text = error.to_string().replace(&*self.root.to_string_lossy(), "DIR");
+                self.ledger.note(|| format!("device {}: {text}", self.index));
                 Round::default()
             }
             Err(payload) if payload.is::<Killed>() => {
@@ -173,12 +179,7 @@ impl Device {
         let waits = taken.missing + taken.stale + written.missing > 0
             || status.pending + status.uploads > 0
             || self.looks.due().is_some();
-        Ok(Round {
-            complete: true,
-            imported: taken.changes(),
-            exported: written.changes(),
-            waits,
-        })
+        Ok(Round { complete: true, imported: taken.changes(), exported: written.changes(), waits })
     }
 
     fn import(&mut self) -> Result<ImportReport, Error> {
@@ -194,6 +195,8 @@ impl Device {
             report = self.import_with(options, Some(looks))?;
         }
         self.seen |= report.problems.failures() == 0;
+        let refused = report.problems.first.iter().filter(|one| one.kind == ProblemKind::Refused);
+        self.refused = refused.map(|one| PathBuf::from(&one.path)).collect();
         self.note("import", &report.problems);
         Ok(report)
     }
@@ -234,8 +237,7 @@ impl Device {
             ..ExportOptions::default()
         };
         let stop = CancellationToken::new();
-        let report =
-            export(&self.client, None, &self.root, options, &stop, &mut |_| {}).await?;
+        let report = export(&self.client, None, &self.root, options, &stop, &mut |_| {}).await?;
         self.joined = true;
         self.note("export", &report.problems);
         Ok(report)
@@ -245,7 +247,10 @@ impl Device {
         for problem in &problems.first {
             self.ledger.note(|| {
                 let kind = problem.kind.as_str();
-                format!("device {}: {step}: {kind}: {}: {}", self.index, problem.path, problem.detail)
+                format!(
+                    "device {}: {step}: {kind}: {}: {}",
+                    self.index, problem.path, problem.detail
+                )
             });
         }
     }

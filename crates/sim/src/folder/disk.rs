@@ -76,10 +76,11 @@ impl Surroundings {
             _ => 1 + random.below(GAP * 3),
         };
         let error = *random.one(&ERRORS);
-        *self.now.borrow_mut() = Now { device, trouble, random, left, gap, failing: 0, error, skew };
+        *self.now.borrow_mut() =
+            Now { device, trouble, random, left, gap, failing: 0, error, skew };
     }
 
-    /// Ends all trouble.
+    /// Ends the trouble of the round.
     pub(crate) fn end(&self) {
         self.now.borrow_mut().trouble = Trouble::None;
     }
@@ -87,7 +88,8 @@ impl Surroundings {
     /// Has a program of the device take its next step.
     pub(crate) fn work(&self, device: usize, random: &mut Random) {
         let mut programs = self.programs.borrow_mut();
-        let own: Vec<usize> = (0..programs.len()).filter(|i| programs[*i].device == device).collect();
+        let own: Vec<usize> =
+            (0..programs.len()).filter(|i| programs[*i].device == device).collect();
         if own.is_empty() {
             return;
         }
@@ -101,7 +103,7 @@ impl Surroundings {
         }
     }
 
-    /// Completes all programs.
+    /// Completes the programs of all devices.
     pub(crate) fn finish(&self) {
         let mut random = Random::new(2);
         let next = || self.programs.borrow().first().map(|one| one.device);
@@ -124,7 +126,9 @@ fn may_fail(operation: Operation, error: i32) -> bool {
     match error {
         ENOSPC => matches!(operation, O::Create | O::Write | O::Rename | O::Sync),
         EBUSY => matches!(operation, O::Rename | O::Remove),
-        EACCES => matches!(operation, O::List | O::Stat | O::Open | O::Create | O::Rename | O::Remove),
+        EACCES => {
+            matches!(operation, O::List | O::Stat | O::Open | O::Create | O::Rename | O::Remove)
+        }
         _ => operation != O::Commit,
     }
 }

@@ -14,21 +14,39 @@ use super::saved::{Last, Saved};
 /// A system call of a program. Paths are relative to the directory.
 #[derive(Debug, Clone)]
 enum Call {
-    Open { path: PathBuf, truncate: bool, append: bool },
+    Open {
+        path: PathBuf,
+        truncate: bool,
+        append: bool,
+    },
     Write(Vec<u8>),
     /// Closes the file, which is complete now; with a time the program sets it first.
-    Close { mtime: Option<SystemTime> },
-    Rename { from: PathBuf, to: PathBuf },
-    Exchange { one: PathBuf, other: PathBuf },
-    Link { from: PathBuf, to: PathBuf },
-    Symlink { target: PathBuf, path: PathBuf },
+    Close {
+        mtime: Option<SystemTime>,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Exchange {
+        one: PathBuf,
+        other: PathBuf,
+    },
+    Link {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Symlink {
+        target: PathBuf,
+        path: PathBuf,
+    },
     Remove(PathBuf),
     MakeFolder(PathBuf),
     RemoveFolder(PathBuf),
     Bits(PathBuf, u32),
 }
 
-/// A running program.
+/// A program that runs in a directory.
 pub(crate) struct Program {
     pub(crate) device: usize,
     calls: VecDeque<Call>,
@@ -294,9 +312,7 @@ impl Program {
                 super::disk::exchange(&root.join(one), &root.join(other))
             }
             Call::Link { from, to } => fs::hard_link(root.join(from), root.join(to)),
-            Call::Symlink { target, path } => {
-                std::os::unix::fs::symlink(target, root.join(path))
-            }
+            Call::Symlink { target, path } => std::os::unix::fs::symlink(target, root.join(path)),
             Call::Remove(path) => {
                 let at = root.join(path);
                 let lost = last_of(&at);

@@ -47,7 +47,9 @@ impl Saved {
         self.existed(content);
         // An empty file says nothing that could be missed.
         if !content.is_empty() {
-            self.values.insert(content.to_vec(), Value { at, superseded: false });
+            // One that was saved before, and is touched, is not new.
+            let value = Value { at, superseded: false };
+            self.values.entry(content.to_vec()).or_insert(value);
         }
     }
 
@@ -76,9 +78,10 @@ impl Saved {
 
     /// Returns the contents that nobody has replaced and that are not among `found`.
     pub(crate) fn lost(&self, found: &BTreeSet<Vec<u8>>) -> Vec<String> {
-        let lost = self.values.iter().filter(|(content, value)| {
-            !value.superseded && !found.contains(*content)
-        });
+        let lost = self
+            .values
+            .iter()
+            .filter(|(content, value)| !value.superseded && !found.contains(*content));
         lost.map(|(content, value)| format!("{} of {}", text(content), value.at)).collect()
     }
 }

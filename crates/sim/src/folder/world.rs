@@ -170,6 +170,8 @@ impl World {
                 self.ledger.fault("device: clock jumped", || format!("{device} by {millis}"));
                 self.devices[device].shift(millis);
             }
+            // Before both sides were joined, an empty directory is one to begin with.
+            What::Unmounted { device } if !self.devices[device].joined => {}
             What::Unmounted { device } => {
                 self.ledger.fault("directory: not mounted", || device.to_string());
                 self.devices[device].look_at_nothing(random).await;
@@ -238,12 +240,18 @@ impl World {
     fn check(&self) {
         let all: Vec<BTreeMap<PathBuf, Entry>> =
             self.around.roots.iter().map(|root| entries(root)).collect();
+        // What the server refused is on one disk only: it is listed, and nothing else may be.
+        let refused: BTreeSet<&PathBuf> =
+            self.devices.iter().flat_map(|device| &device.refused).collect();
+        if !refused.is_empty() {
+            self.ledger.fault("server: a file was refused", || format!("{refused:?}"));
+        }
         for (device, found) in all.iter().enumerate() {
             if let Some(path) = found.keys().find(|path| is_own(path)) {
                 let message = format!("device {device}: {} is left", path.display());
                 self.ledger.fail(FailureKind::Drain, message);
             }
-            if let Some(difference) = difference(&all[0], found) {
+            if let Some(difference) = difference(&all[0], found, &refused) {
                 let message = format!("device 0 and {device} differ: {difference}");
                 self.ledger.fail(FailureKind::Convergence, message);
             }
@@ -359,9 +367,11 @@ fn is_own(path: &Path) -> bool {
 fn difference(
     one: &BTreeMap<PathBuf, Entry>,
     other: &BTreeMap<PathBuf, Entry>,
+    refused: &BTreeSet<&PathBuf>,
 ) -> Option<String> {
     let paths: BTreeSet<&PathBuf> = one.keys().chain(other.keys()).collect();
-    let path = paths.into_iter().find(|path| one.get(*path) != other.get(*path))?;
+    let mut paths = paths.into_iter().filter(|path| !refused.contains(path));
+    let path = paths.find(|path| one.get(*path) != other.get(*path))?;
     let shown = |entry: Option<&Entry>| match entry {
         None => "nothing".to_owned(),
         Some(Entry::File { content, bits, millis }) => {
