@@ -17,6 +17,7 @@ pub(crate) fn sighting(who: &str, client: &str, at: Timestamp) -> Sighting {
         platform: "linux-x86_64".into(),
         queue: Some(3),
         stopped: None,
+        epoch: None,
     };
     let (user, client) = (user(who), replica(client));
     let address = Some("192.0.2.1".to_owned());
