@@ -2,7 +2,7 @@
 //! something else happen, fail the operation, or end the process; and it gives the time and new names.
 //!
 //! Without the feature `simulation` all of this is the real thing, at no cost. With it, a thread that has a
-//! [`Simulator`] does all work of the engine by itself, so that a run can be repeated.
+//! `Simulator` does all work of the engine by itself, so that a run can be repeated.
 
 use std::io;
 use std::time::{Instant, SystemTime};

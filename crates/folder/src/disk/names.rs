@@ -1,7 +1,7 @@
 //! Names on a disk and names in the protocol.
 //!
 //! A disk's name is bytes, the protocol's is UTF-8. [`to_protocol`] and [`to_disk`] are inverse to
-//! each other: only bytes that are not UTF-8 are escaped, after [`ESCAPE_PREFIX`], and a disk's
+//! each other: only bytes that are not UTF-8 are escaped, after `%raw%`, and a disk's
 //! name that looks like such an escape is escaped itself.
 
 use std::collections::{HashMap, HashSet};
