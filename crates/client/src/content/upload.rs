@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 use serde::Deserialize as _;
 use vfs_sync_core::content::Sha256Digest;
+use vfs_sync_core::id::BlobId;
 use vfs_sync_core::limits::{MAX_BLOB_BATCH, MAX_BLOB_BATCH_BYTES};
 use vfs_sync_core::wire::{AttachRequest, AttachResponse, StageRequest, StageStatus, code};
 
@@ -34,8 +35,9 @@ pub(crate) enum Outcome {
     AttachedUntimed,
     /// The reconcile state must advance first.
     Behind(TransportError),
-    /// Another content was attached before; this one becomes a conflicted copy.
-    ContentChanged,
+    /// Another content was attached before, the one that the server names; this one becomes a
+    /// conflicted copy.
+    ContentChanged(Option<BlobId>),
     /// The stage has expired: the upload needs new ids.
     Expired,
     /// Another upload has one of the ids.
@@ -82,7 +84,7 @@ impl Outcome {
         if error.waits() {
             return Self::Waits { reason: why_it_waits(&error), full: error.is_full() };
         }
-        let TransportError::Refused { status, code, message, .. } = &error else {
+        let TransportError::Refused { status, code, message, details } = &error else {
             return match error {
                 TransportError::TooLarge(reason) => Self::Rejected(reason),
                 other => Self::Failed(other),
@@ -90,7 +92,10 @@ impl Outcome {
         };
         match code.as_str() {
             code::RECONCILE_BEHIND => Self::Behind(error),
-            code::CONTENT_CHANGED => Self::ContentChanged,
+            code::CONTENT_CHANGED => {
+                let current = details.get("currentBlobId").and_then(serde_json::Value::as_str);
+                Self::ContentChanged(current.and_then(|id| BlobId::new(id).ok()))
+            }
             code::STAGE_EXPIRED => Self::Expired,
             code::ID_TAKEN => Self::IdTaken(format!("{message} ({status} {code})")),
             _ if ended_as(&error) == Some(StageStatus::Abandoned) => Self::Expired,

@@ -27,7 +27,7 @@ use vfs_sync_core::wire::ReconcileState;
 use vfs_sync_core::wire::telemetry::Report;
 
 use super::rows::{ItemRow, Result, Rows};
-use super::store::{Counts, Meta, NewEdits, NewTimes, Offering, Rebuilt, Slot, Upload};
+use super::store::{Counts, Meta, NewEdits, NewTimes, Offering, Rebuilt, Slot, Superseded, Upload};
 use super::view::{Seen, View};
 use crate::api::Query;
 use crate::api::node::{Grant, Node, QueuedOp, QueuedState, RejectedOp, Trashed, step};
@@ -346,17 +346,17 @@ impl ReplicaStore {
     /// resulting events; none if the same bytes exist already.
     pub(crate) fn copy_aside(
         &mut self,
-        upload: Upload,
+        superseded: Superseded,
         op_id: OpId,
         copy: ItemId,
         device: &str,
         now: Timestamp,
     ) -> Result<Vec<ChangeEvent>> {
-        let items = vec![upload.item.clone(), copy.clone()];
+        let items = vec![superseded.upload.item.clone(), copy.clone()];
         self.reported(
             false,
             |_| Ok(Touched::Items(items)),
-            |rows, meta| uploads::copy_aside(rows, meta, upload, op_id, copy, device, now),
+            |rows, meta| uploads::copy_aside(rows, meta, superseded, op_id, copy, device, now),
         )
     }
 

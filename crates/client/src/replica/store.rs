@@ -171,6 +171,13 @@ pub(crate) struct Upload {
     pub(crate) moved: Option<MoveId>,
 }
 
+/// A content that the server did not take because another one was attached before.
+pub(crate) struct Superseded {
+    pub(crate) upload: Upload,
+    /// The other content, if the server named it.
+    pub(crate) current: Option<BlobId>,
+}
+
 impl Upload {
     /// Queues the upload anew for another epoch of the server.
     pub(crate) fn send_anew(&mut self) {

@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::error::{ClientError, Result};
 use crate::event::ChangeEvent;
 use crate::host::{self, AbortOnDropHandle};
-use crate::replica::{NewEdit, NewEdits, ReplicaStore, Upload, UploadState};
+use crate::replica::{NewEdit, NewEdits, ReplicaStore, Superseded, Upload, UploadState};
 use crate::transport::TransportError;
 
 /// The number of uploads in one round.
@@ -231,7 +231,7 @@ impl Session {
                     written.push(Upload { state, reason, ..upload });
                 }
                 Outcome::Behind(error) => behind = Some(error),
-                Outcome::ContentChanged => copies.push(upload),
+                Outcome::ContentChanged(current) => copies.push((upload, current)),
                 Outcome::Expired => {
                     let (again, content) = renew(&self.inner, &upload)?;
                     old.push(upload.blob_id);
@@ -272,14 +272,15 @@ impl Session {
                 keep_time_beside(here, store, item, &blob_id, time)?;
             }
             let device = inner.device(&store.meta().client_id);
-            for upload in copies {
+            for (upload, current) in copies {
                 // Devices that offer the same content again make one copy of it.
                 let copy = match upload.offered {
                     true => offer::copy_id(&upload.item, upload.digest, &store.meta().user),
                     false => here.new_item_id(),
                 };
                 let (op_id, now) = (here.new_op_id(), here.now());
-                events.extend(store.copy_aside(upload, op_id, copy, &device, now)?);
+                let superseded = Superseded { upload, current };
+                events.extend(store.copy_aside(superseded, op_id, copy, &device, now)?);
             }
             inner.emit(events);
             Ok(())

@@ -380,3 +380,55 @@ async fn who_may_write_in_a_shared_folder_deletes_and_saves_in_it() {
     assert_eq!(one.read("/dir/deep/c").await, "by bob");
     assert!(bob.queue().rejected(10).unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn an_edit_of_an_older_content_brings_the_file_back_too() {
+    for saves_again in [false, true] {
+        let (server, one, other) = two().await;
+        let file = one.at("/dir/a");
+        other.contents().put(&file, &b"theirs"[..]).unwrap();
+        if saves_again {
+            other.contents().put(&file, &b"theirs again"[..]).unwrap();
+        }
+        one.contents().put(&file, &b"ours"[..]).unwrap();
+        one.sync().await.unwrap();
+        one.delete(&file, Delete::Item).unwrap();
+        one.sync().await.unwrap();
+        for device in [&other, &one] {
+            device.sync().await.unwrap();
+        }
+        let text = if saves_again { "theirs again" } else { "theirs" };
+        for device in [&one, &other] {
+            assert_eq!(device.at("/dir/a"), file);
+            assert_eq!(device.read("/dir/a").await, text);
+            assert!(device.queue().rejected_uploads().unwrap().is_empty());
+        }
+        assert_eq!(other.paths(), one.paths());
+        let versions = one.contents().versions(&file).await.unwrap();
+        assert!(versions.len() > 2, "what was deleted is a version: {versions:?}");
+        drop(server);
+    }
+}
+
+#[tokio::test]
+async fn an_edit_of_an_older_content_is_a_copy_beside_a_file_that_came_back_otherwise() {
+    let (server, one, other) = two().await;
+    let third = Device::of(&server, "alice");
+    third.sync().await.unwrap();
+    let file = one.at("/dir/a");
+    for (device, text) in [(&other, "theirs"), (&third, "others'")] {
+        device.contents().put(&file, text.as_bytes()).unwrap();
+    }
+    one.contents().put(&file, &b"ours"[..]).unwrap();
+    one.sync().await.unwrap();
+    one.delete(&file, Delete::Item).unwrap();
+    one.sync().await.unwrap();
+    for device in [&other, &third, &other, &one] {
+        device.sync().await.unwrap();
+    }
+    assert_eq!(one.read("/dir/a").await, "theirs");
+    let paths = one.paths();
+    let copy = paths.iter().find(|path| path.starts_with("dir/a (conflict")).unwrap();
+    assert_eq!(one.read(&format!("/{copy}")).await, "others'");
+    assert_eq!(third.paths(), paths);
+}

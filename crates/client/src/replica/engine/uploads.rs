@@ -16,7 +16,7 @@ use crate::api::node::{Node, QueuedState};
 use crate::event::ChangeEvent;
 use crate::replica::edits::make_operation;
 use crate::replica::rows::{Result, Rows};
-use crate::replica::store::{Meta, Slot, Upload, UploadState};
+use crate::replica::store::{Meta, Slot, Superseded, Upload, UploadState};
 use crate::replica::view::View;
 
 /// Records the outcomes of uploads, and the contents that later uploads of the same items expect.
@@ -65,11 +65,12 @@ const WENT: &str = "the item went while its content was on its way";
 const SIBLINGS_AT_MOST: usize = 2_048;
 
 /// Keeps a superseded content in a new item beside the original, unless that is unnecessary or
-/// impossible. Returns the resulting events.
+/// impossible. If the original was deleted after the other content, this one is sent again to bring it
+/// back: the other one stays its version. Returns the resulting events.
 pub(super) fn copy_aside(
     rows: &mut dyn Rows,
     meta: &mut Meta,
-    upload: Upload,
+    Superseded { upload, current: before }: Superseded,
     op_id: OpId,
     copy: ItemId,
     device: &str,
@@ -88,6 +89,12 @@ pub(super) fn copy_aside(
     }
     let mut view = View::new(rows, &meta.user, Slot::Current);
     let Some(node) = view.node(&upload.item)? else {
+        if before.is_some() && upload.expected != before && !upload.offered {
+            // The next pull comes first. If it shows the item again, with yet another content, the
+            // server does not take this one either, and it becomes a copy of the item.
+            rows.put_upload(&Upload { expected: before, attach: None, ..upload })?;
+            return Ok(Vec::new());
+        }
         leave_alone(rows, BTreeSet::from([upload.item.clone()]))?;
         let (item_id, reason) = (upload.item.clone(), WENT.to_owned());
         let mut events = vec![ChangeEvent::UploadRejected { item_id, reason: reason.clone() }];
