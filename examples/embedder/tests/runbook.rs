@@ -126,6 +126,7 @@ fn a_pull_that_cannot_be_served() {
                         requested: query.cursor.clone(),
                         oldest_available: Some(cursor(30, "c")),
                         history: None,
+                        epoch: None,
                     })
                 });
             })

@@ -61,7 +61,7 @@ pub(crate) struct Device {
     looks: Looks,
     /// True before the first synchronisation of a process.
     starts: bool,
-    /// The entries that the server refused for good: they are on this disk only, and listed.
+    /// The entries that the server refused for good, as of the last look.
     pub(crate) refused: BTreeSet<PathBuf>,
 }
 

@@ -240,18 +240,19 @@ impl World {
     fn check(&self) {
         let all: Vec<BTreeMap<PathBuf, Entry>> =
             self.around.roots.iter().map(|root| entries(root)).collect();
-        // What the server refused is on one disk only: it is listed, and nothing else may be.
-        let refused: BTreeSet<&PathBuf> =
-            self.devices.iter().flat_map(|device| &device.refused).collect();
-        if !refused.is_empty() {
-            self.ledger.fault("server: a file was refused", || format!("{refused:?}"));
+        for device in &self.devices {
+            if let Some(path) = device.refused.first() {
+                // Nobody's rights change in these worlds.
+                let message = format!("the server refused {}", path.display());
+                self.ledger.fail(FailureKind::Convergence, message);
+            }
         }
         for (device, found) in all.iter().enumerate() {
             if let Some(path) = found.keys().find(|path| is_own(path)) {
                 let message = format!("device {device}: {} is left", path.display());
                 self.ledger.fail(FailureKind::Drain, message);
             }
-            if let Some(difference) = difference(&all[0], found, &refused) {
+            if let Some(difference) = difference(&all[0], found) {
                 let message = format!("device 0 and {device} differ: {difference}");
                 self.ledger.fail(FailureKind::Convergence, message);
             }
@@ -364,14 +365,9 @@ fn is_own(path: &Path) -> bool {
     name.starts_with(".vfs-sync-tmp-") || name.starts_with(".vfs-sync-old-")
 }
 
-fn difference(
-    one: &BTreeMap<PathBuf, Entry>,
-    other: &BTreeMap<PathBuf, Entry>,
-    refused: &BTreeSet<&PathBuf>,
-) -> Option<String> {
+fn difference(one: &BTreeMap<PathBuf, Entry>, other: &BTreeMap<PathBuf, Entry>) -> Option<String> {
     let paths: BTreeSet<&PathBuf> = one.keys().chain(other.keys()).collect();
-    let mut paths = paths.into_iter().filter(|path| !refused.contains(path));
-    let path = paths.find(|path| one.get(*path) != other.get(*path))?;
+    let path = paths.into_iter().find(|path| one.get(*path) != other.get(*path))?;
     let shown = |entry: Option<&Entry>| match entry {
         None => "nothing".to_owned(),
         Some(Entry::File { content, bits, millis }) => {
