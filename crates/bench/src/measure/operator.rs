@@ -183,7 +183,8 @@ async fn devices(
     let begun = Instant::now();
     let (count, lags) = list().await?;
     let taken = begun.elapsed();
-    if lags != count {
+    // Those of the measurement before have acknowledged nothing.
+    if lags < DEVICES {
         return Err(format!("{lags} of {count} devices have a lag").into());
     }
     report.at_most(
