@@ -375,6 +375,9 @@ loop.stop()""",
 
     def test_a_signal_ends_a_call_that_waits(self) -> None:
         arrived, ended = threading.Event(), threading.Event()
+        # A shell starts its background jobs with the signal ignored.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
 
         def transport(call: TransportCall) -> TransportAnswer:
             arrived.set()

@@ -16,6 +16,9 @@ struct Value {
 pub(crate) struct Saved {
     count: u32,
     values: BTreeMap<Vec<u8>, Value>,
+    /// Contents that were overwritten or deleted before the program that wrote them was finished, on
+    /// another device that had them already.
+    superseded: BTreeSet<Vec<u8>>,
     /// Every content that a file had at some moment, finished or not.
     existed: BTreeSet<Vec<u8>>,
     /// The files that programs took the last name from, by device and inode: what another program still writes
@@ -48,15 +51,16 @@ impl Saved {
         // An empty file says nothing that could be missed.
         if !content.is_empty() {
             // One that was saved before, and is touched, is not new.
-            let value = Value { at, superseded: false };
+            let value = Value { at, superseded: self.superseded.contains(content) };
             self.values.entry(content.to_vec()).or_insert(value);
         }
     }
 
     /// Notes that a program overwrites or deletes a content that it has in front of it.
     pub(crate) fn supersede(&mut self, content: &[u8]) {
-        if let Some(value) = self.values.get_mut(content) {
-            value.superseded = true;
+        match self.values.get_mut(content) {
+            Some(value) => value.superseded = true,
+            None => drop(self.superseded.insert(content.to_vec())),
         }
     }
 
