@@ -63,6 +63,14 @@ fn live_folders_end_as_their_contract_says() {
     }
 }
 
+/// A history in which a file was refused that lives on.
+#[test]
+fn an_edit_lives_on_in_live_folders_though_the_file_was_edited_and_deleted() {
+    let steps = [4, 16, 19, 20, 24, 43, 45, 55];
+    let failure = folders().play_only(10, &steps.into(), false).failure;
+    assert_eq!(failure, None, "sim replay --folders 10 --only {steps:?}");
+}
+
 #[test]
 fn live_folders_whose_replica_is_opened_again_end_as_their_contract_says() {
     for seed in 40..46 {
