@@ -251,53 +251,66 @@ impl<P: AsyncFn(&Findings, Duration)> Walk<'_, P> {
         Ok(())
     }
 
-    /// Counts a user's registers, page by page, and compares the sums with the stored numbers if these
-    /// were the same all the time.
+    /// Compares the stored numbers of a user's registers with those of the rows.
     async fn held(&mut self, user: &UserId) -> Result<()> {
-        for _ in 0..TRIES {
-            let mut sum = MetadataUsage::default();
-            let (mut first, mut after, mut steady) = (None, None, true);
-            let stored = loop {
-                let begun = Instant::now();
-                let (HeldCounts { counted, stored }, next) =
-                    self.store.count_held(user, after, COUNT_PAGE).await?;
-                if matches!(self.extent, Extent::Sample { .. }) && stored.items > SAMPLE_COUNT {
-                    return Ok(());
-                }
-                sum.items += counted.items;
-                sum.links += counted.links;
-                sum.grants += counted.grants;
-                steady &= *first.get_or_insert(stored) == stored;
-                after = next;
-                if after.is_none() {
-                    break stored;
-                }
-                (self.between)(&self.found, begun.elapsed()).await;
-            };
-            if steady {
-                // The bytes are kept incrementally, about right: they are not derived from the rows.
-                sum.bytes = stored.bytes;
-                if sum != stored {
-                    self.found.held.push((user.clone(), stored, sum));
-                }
-                return Ok(());
+        let (store, is_sample) = (self.store, matches!(self.extent, Extent::Sample { .. }));
+        let page = async |after| {
+            let (HeldCounts { counted, stored }, next) =
+                store.count_held(user, after, COUNT_PAGE).await?;
+            let counts = !is_sample || stored.items <= SAMPLE_COUNT;
+            Ok(counts.then_some((counted, stored, next)))
+        };
+        let add = |sum: &mut MetadataUsage, counted: MetadataUsage| {
+            sum.items += counted.items;
+            sum.links += counted.links;
+            sum.grants += counted.grants;
+        };
+        if let Some((stored, mut sum)) = self.steady(page, add).await? {
+            // The bytes are kept incrementally, about right: they are not derived from the rows.
+            sum.bytes = stored.bytes;
+            if sum != stored {
+                self.found.held.push((user.clone(), stored, sum));
             }
         }
-        self.found.busy += 1;
         Ok(())
     }
 
+    /// Compares the stored sums of a user's contents with those of the rows.
     async fn charges(&mut self, user: &UserId) -> Result<()> {
+        let store = self.store;
+        let page = async |after| {
+            let (ChargeCounts { counted, stored }, next) =
+                store.count_charges(user, after, COUNT_PAGE).await?;
+            Ok(Some((counted, stored, next)))
+        };
+        let add = |sum: &mut Usage, counted: Usage| {
+            sum.stored = sum.stored.saturating_add(counted.stored);
+            sum.staged = sum.staged.saturating_add(counted.staged);
+            sum.open_stages += counted.open_stages;
+        };
+        if let Some((stored, sum)) = self.steady(page, add).await?
+            && sum != stored
+        {
+            self.found.charges.push((user.clone(), stored, sum));
+        }
+        Ok(())
+    }
+
+    /// Counts a user's rows, page by page, until the stored numbers were the same all the time; returns
+    /// these and the sums. `page` returns the numbers of a page, the stored ones, and the place after
+    /// which to go on; `None` if the user is not to be counted.
+    async fn steady<N: Copy + Default + PartialEq, After>(
+        &mut self,
+        page: impl AsyncFn(Option<After>) -> Result<Option<(N, N, Option<After>)>>,
+        add: impl Fn(&mut N, N),
+    ) -> Result<Option<(N, N)>> {
         for _ in 0..TRIES {
-            let mut sum = Usage::default();
+            let mut sum = N::default();
             let (mut first, mut after, mut steady) = (None, None, true);
             let stored = loop {
                 let begun = Instant::now();
-                let (ChargeCounts { counted, stored }, next) =
-                    self.store.count_charges(user, after, COUNT_PAGE).await?;
-                sum.stored = sum.stored.saturating_add(counted.stored);
-                sum.staged = sum.staged.saturating_add(counted.staged);
-                sum.open_stages += counted.open_stages;
+                let Some((counted, stored, next)) = page(after).await? else { return Ok(None) };
+                add(&mut sum, counted);
                 steady &= *first.get_or_insert(stored) == stored;
                 after = next;
                 if after.is_none() {
@@ -306,13 +319,10 @@ impl<P: AsyncFn(&Findings, Duration)> Walk<'_, P> {
                 (self.between)(&self.found, begun.elapsed()).await;
             };
             if steady {
-                if sum != stored {
-                    self.found.charges.push((user.clone(), stored, sum));
-                }
-                return Ok(());
+                return Ok(Some((stored, sum)));
             }
         }
         self.found.busy += 1;
-        Ok(())
+        Ok(None)
     }
 }
