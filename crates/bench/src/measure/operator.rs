@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::oneshot;
 use vfs_sync_core::wire::PullPage;
+use vfs_sync_core::wire::device::{CLIENT_HEADER, DEVICE_HEADER};
 
 use super::large::{Times, measure};
 use crate::Failure;
@@ -106,8 +107,8 @@ async fn registry(
                 let request = request.bearer_auth(&ground.server.token);
                 match is_known {
                     true => request
-                        .header("Vfs-Sync-Client", "known")
-                        .header("Vfs-Sync-Device", "name=bench&version=1.0.0&platform=linux"),
+                        .header(CLIENT_HEADER, "known")
+                        .header(DEVICE_HEADER, "name=bench&version=1.0.0&platform=linux"),
                     false => request,
                 }
             };
@@ -149,8 +150,8 @@ async fn devices(
             let call = ground.http.post(format!("{url}/reconcile"));
             call.bearer_auth(&writer.token)
                 .json(&json!({"clientId": device, "cursor": cursor}))
-                .header("Vfs-Sync-Client", &device)
-                .header("Vfs-Sync-Device", "name=a%20device&version=1.0.0&platform=linux&queue=3")
+                .header(CLIENT_HEADER, &device)
+                .header(DEVICE_HEADER, "name=a%20device&version=1.0.0&platform=linux&queue=3")
                 .send()
         });
         for answer in futures::future::join_all(calls).await {
