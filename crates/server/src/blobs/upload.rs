@@ -429,6 +429,14 @@ impl UploadWriter {
         !self.lacks_a_part
     }
 
+    /// Waits for the parts in flight, so that no byte is written after the answer of a call.
+    pub(crate) async fn settle(&mut self) {
+        for part in self.in_flight.drain(..) {
+            // Whatever became of it, it is over.
+            let _ = part.await;
+        }
+    }
+
     /// Makes the received bytes durable and records the offset in the registry.
     pub(crate) async fn tell(&mut self) -> Result<(), ApiError> {
         self.count(self.size).await?;
@@ -463,10 +471,7 @@ impl UploadWriter {
 
     /// Discards what came by this call, of which nothing was recorded, and what was counted for it.
     pub(crate) async fn discard(&mut self) {
-        for part in self.in_flight.drain(..) {
-            // Whatever became of it, it is over.
-            let _ = part.await;
-        }
+        self.settle().await;
         match self.writer.cut(self.upload.received).await {
             Ok(true) => {}
             // It goes on counting until the upload is completed or ended.
@@ -530,7 +535,9 @@ impl UploadWriter {
     }
 
     /// Abandons the upload and removes its bytes.
-    pub(crate) async fn give_up(self) {
+    pub(crate) async fn give_up(mut self) {
+        // A part that arrives after the abort would stay in the store, uncounted.
+        self.settle().await;
         let Some(handle) = &self.upload.handle else { return };
         if let Err(error) = self.app.blobs.abort(&self.stage.blob_id, handle).await {
             // Its bytes go on counting.

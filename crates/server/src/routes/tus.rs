@@ -342,7 +342,10 @@ impl Receiving {
         }
         match self.take_in(&mut session).await {
             Ok(size) => Ok(size),
-            Err(error) => Err(session.why(error).await),
+            Err(error) => {
+                session.settle().await;
+                Err(session.why(error).await)
+            }
         }
     }
 
