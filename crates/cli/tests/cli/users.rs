@@ -1,5 +1,6 @@
 //! Users who are exported and deleted, as operators and those who shared with them see it.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -215,10 +216,12 @@ fn an_interrupted_export_leaves_no_file() {
         assert!(child.try_wait().unwrap().is_none());
     }
     crate::support::signal(&child, "INT");
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.by_ref().map_while(Result::ok).any(|line| line.contains("stopping")));
     // Whatever waits for the pipe goes on.
     let held = std::fs::OpenOptions::new().read(true).write(true).open(&object).unwrap();
     let status = child.wait().unwrap();
     drop(held);
-    assert!(!status.success());
+    assert_eq!(status.code(), Some(130));
     assert!(!scene.path("bob.tar").exists() && !begun(), "nothing is left");
 }
