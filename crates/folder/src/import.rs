@@ -211,6 +211,7 @@ pub fn import(
             unsynced: false,
             gone: Vec::new(),
             edited: HashMap::new(),
+            replaced: HashSet::new(),
             keeps_modes: None,
             copies: HashSet::new(),
             ignored: Ignored::default(),
@@ -280,6 +281,9 @@ struct Import<'a> {
     /// The items that this import gave other bytes, with these: a second entry of one, left from a move
     /// that meets an edit, is another edit of it.
     edited: HashMap<ItemId, Sha256Digest>,
+    /// The rows of files that this import found replaced at their places. An entry elsewhere that has such
+    /// a row's identity, as a hard link from before, is another file.
+    replaced: HashSet<u64>,
     /// True if the disk keeps permission bits, once that was needed.
     keeps_modes: Option<bool>,
     /// The names of new conflicted copies, each with its folder.
@@ -341,8 +345,15 @@ impl<'a> Import<'a> {
             self.note_change_of(&seen.stat);
             let mut row = rows.remove(&seen.disk_name);
             let moved = self.record.moved(self.scanner.root(), row.as_ref(), &seen.stat)?;
+            let moved = moved.filter(|row| !self.replaced.contains(&row.id));
             // The entry of this place is then at another one, and takes its item there.
             let leaves = if moved.is_some() { row.take().map(|row| row.tree.item) } else { None };
+            if let Some(row) = &row
+                && seen.stat.kind != Kind::Folder
+                && !record::is_same_entry(&row.disk, &seen.stat)
+            {
+                self.replaced.insert(row.id);
+            }
             let mut replaced = None;
             if self.is_not_here(row.as_ref(), there.get(seen.name.as_str())) {
                 // The next export removes what it has a row for.

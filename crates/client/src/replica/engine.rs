@@ -312,10 +312,23 @@ impl ReplicaStore {
         })
     }
 
-    /// Lists contents to upload whose items have no operation left to push, in order, after
-    /// `after`.
-    pub(crate) fn uploads(&mut self, after: i64, at_most: usize) -> Result<Vec<Upload>> {
-        self.rows.uploads(after, at_most)
+    /// Lists contents to upload whose items have no operation left to push and are not being deleted,
+    /// in order, after `after`.
+    pub(crate) fn uploads(&mut self, mut after: i64, at_most: usize) -> Result<Vec<Upload>> {
+        loop {
+            let mut page = self.rows.uploads(after, at_most)?;
+            let Some(last) = page.last() else { return Ok(page) };
+            after = last.seq;
+            let mut sendable = Vec::with_capacity(page.len());
+            for upload in page.drain(..) {
+                if !uploads::is_being_deleted(&mut *self.rows, &upload.item)? {
+                    sendable.push(upload);
+                }
+            }
+            if !sendable.is_empty() {
+                return Ok(sendable);
+            }
+        }
     }
 
     pub(crate) fn put_uploads(&mut self, uploads: &[Upload]) -> Result<()> {

@@ -432,3 +432,46 @@ async fn an_edit_of_an_older_content_is_a_copy_beside_a_file_that_came_back_othe
     assert_eq!(one.read(&format!("/{copy}")).await, "others'");
     assert_eq!(third.paths(), paths);
 }
+
+#[tokio::test]
+async fn a_content_on_its_way_stays_with_a_deleted_file_that_lives_on() {
+    let (_server, mut one, other) = two().await;
+    let (edited, dir) = (one.at("dir/a"), one.at("dir"));
+    let made = one.create_file(Some(&dir), name("new")).unwrap();
+    one.flush().await.unwrap();
+    other.sync().await.unwrap();
+    // Neither content has reached the server when its file is deleted here, and renamed there.
+    one.contents().put(&made, &b"new"[..]).unwrap();
+    one.contents().put(&edited, &b"edited"[..]).unwrap();
+    one.delete(&edited, Delete::Item).unwrap();
+    one.delete(&made, Delete::Item).unwrap();
+    other.rename(&other.at("dir/a"), name("y")).unwrap();
+    other.rename(&other.at("dir/new"), name("z")).unwrap();
+    other.sync().await.unwrap();
+    one.sync().await.unwrap();
+    one.sync().await.unwrap();
+    other.sync().await.unwrap();
+    assert_eq!(one.kept(), ["/dir/y", "/dir/z"]);
+    for device in [&one, &other] {
+        assert_eq!(device.read("dir/y").await, "edited");
+        assert_eq!(device.read("dir/z").await, "new");
+    }
+}
+
+#[tokio::test]
+async fn a_content_on_its_way_goes_with_its_deleted_file() {
+    let (_server, one, other) = two().await;
+    let dir = one.at("dir");
+    let made = one.create_file(Some(&dir), name("new")).unwrap();
+    one.contents().put(&made, &b"new"[..]).unwrap();
+    one.contents().put(&one.at("dir/a"), &b"edited"[..]).unwrap();
+    for path in ["dir/new", "dir/a"] {
+        one.delete(&one.at(path), Delete::Item).unwrap();
+    }
+    let report = one.sync().await.unwrap();
+    assert_eq!(report.uploaded, 0);
+    let outstanding = one.queue().outstanding().unwrap();
+    assert_eq!((outstanding.uploads, outstanding.rejected_uploads), (0, 0));
+    other.sync().await.unwrap();
+    assert!(!other.paths().iter().any(|path| path == "dir/new" || path == "dir/a"));
+}

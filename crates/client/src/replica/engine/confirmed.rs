@@ -14,6 +14,7 @@ use vfs_sync_core::wire::{PushReason, ReconcileState, WriteIds};
 
 use super::epoch::{Had, enter_epoch};
 use super::tops::{refresh_affected, shared};
+use super::uploads;
 use crate::api::node::{QueuedOp, QueuedState};
 use crate::event::ChangeEvent;
 use crate::replica::offering;
@@ -147,6 +148,9 @@ fn withdraw_unseen(rows: &mut dyn Rows, meta: &Meta) -> Result<Vec<ChangeEvent>>
         }
         open.extend(rows.parents(Slot::Current, &item)?);
         let Some((op_id, _)) = deletions.get(&item) else { continue };
+        if uploads::is_being_deleted(rows, &item)? {
+            uploads::settle_deletion(rows, &item, true)?;
+        }
         withdrawn.extend(rows.remove_queued(op_id)?);
         let (op_id, reason) = (op_id.clone(), Some(PushReason::Unseen));
         events.push(ChangeEvent::Outdated { op_id, item_id: item.clone(), reason });
@@ -181,6 +185,9 @@ fn settle(rows: &mut dyn Rows, meta: &mut Meta, map: WriteIds) -> Result<Vec<Ite
             let shown = View::new(rows, &meta.user, Slot::Current).node(&op.item_id)?.is_some();
             if !seen.insert(op.item_id.clone()) {
                 continue;
+            }
+            if rows.queue_of_item(&op.item_id)?.is_empty() {
+                uploads::settle_deletion(rows, &op.item_id, shown)?;
             }
             let list = if shown { &mut kept } else { &mut gone };
             list.push(op.item_id.clone());

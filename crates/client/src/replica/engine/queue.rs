@@ -46,15 +46,6 @@ pub(super) fn enqueue(
             (Some(of), _) => rows.push_queue_of(of, &op, QueuedState::Pending)?,
         }
         touched.extend(affected(rows, &op)?);
-        if op.action == Action::Delete {
-            // A content on its way is removed with its item.
-            for upload in rows.uploads_of_item(&op.item_id)? {
-                if upload.state == UploadState::Queued {
-                    rows.remove_upload(upload.seq)?;
-                    rows.forget(&upload.item, &upload.blob_id)?;
-                }
-            }
-        }
     }
     refresh_tops(rows, &meta.user, Slot::Current, touched)?;
     for (op_id, mut upload) in edits.uploads {

@@ -89,6 +89,10 @@ pub(super) fn copy_aside(
     }
     let mut view = View::new(rows, &meta.user, Slot::Current);
     let Some(node) = view.node(&upload.item)? else {
+        if is_being_deleted(rows, &upload.item)? {
+            rows.put_upload(&Upload { attach: None, ..upload })?;
+            return Ok(Vec::new());
+        }
         if before.is_some() && upload.expected != before && !upload.offered {
             // The next pull comes first. If it shows the item again, with yet another content, the
             // server does not take this one either, and it becomes a copy of the item.
@@ -158,6 +162,33 @@ pub(super) fn copy_aside(
     let item_id = upload.item.clone();
     rows.put_upload(&Upload { item: copy.clone(), expected: None, attach: None, ..upload })?;
     Ok(vec![ChangeEvent::ConflictedCopy { item_id, copy }])
+}
+
+/// Returns true if the user deleted an item and the deletion is not settled yet. The item's contents
+/// wait: they are sent if the deletion turns out not to apply, and are removed with the item.
+pub(super) fn is_being_deleted(rows: &mut dyn Rows, item: &ItemId) -> Result<bool> {
+    let last = rows
+        .queue_of_item(item)?
+        .into_iter()
+        .map(|one| one.operation.action)
+        .rfind(|action| matches!(action, Action::Delete | Action::Upsert(_)));
+    Ok(last == Some(Action::Delete))
+}
+
+/// Removes the waiting contents of an item that this replica deleted as the last edit of it. If the
+/// item lives on, those on top of its content are sent; another content keeps it alive without them.
+pub(super) fn settle_deletion(rows: &mut dyn Rows, item: &ItemId, lives: bool) -> Result<()> {
+    let mut waiting = rows.uploads_of_item(item)?;
+    waiting.retain(|upload| upload.state == UploadState::Queued);
+    let Some(first) = waiting.first() else { return Ok(()) };
+    let current = rows.content(Slot::Current, item)?.map(|row| row.attachment.blob_id.clone());
+    if lives && (first.expected == current || Some(&first.blob_id) == current.as_ref()) {
+        return Ok(());
+    }
+    for upload in waiting {
+        discard(rows, &upload)?;
+    }
+    Ok(())
 }
 
 /// Removes an upload, and its bytes once nothing else needs them.
