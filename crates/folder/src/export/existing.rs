@@ -45,22 +45,9 @@ impl Export<'_> {
             if name == aside::OWN {
                 continue;
             }
-            if names::is_temporary(&name) {
-                if !self.options.dry_run {
-                    let _ = disk.remove_file(&name);
-                }
+            let Some(name) = self.without_leftover(disk, path, name, rows, children) else {
                 continue;
-            }
-            let mut name = name;
-            if names::is_displaced(&name) {
-                if self.options.dry_run {
-                    continue;
-                }
-                match self.recover(disk, path, &name, rows, children) {
-                    Some(recovered) => name = recovered,
-                    None => continue,
-                }
-            }
+            };
             if self.own.as_ref().is_some_and(|own| *own == path.join(&name)) {
                 self.problem(own_files(&path.join(&name)));
             } else if let Ok(stat) = disk.stat(&name) {
@@ -68,6 +55,31 @@ impl Export<'_> {
             }
         }
         Ok(Some(there))
+    }
+
+    /// Removes a file left by an interrupted export, or recovers it if it may be the user's work.
+    /// Returns the name of what is there then.
+    pub(super) fn without_leftover(
+        &mut self,
+        disk: &Folder,
+        path: &Path,
+        name: OsString,
+        rows: &HashMap<OsString, EntryRecord>,
+        children: &[Child],
+    ) -> Option<OsString> {
+        if names::is_temporary(&name) {
+            if !self.options.dry_run {
+                let _ = disk.remove_file(&name);
+            }
+            return None;
+        }
+        if !names::is_displaced(&name) {
+            return Some(name);
+        }
+        if self.options.dry_run {
+            return None;
+        }
+        self.recover(disk, path, &name, rows, children)
     }
 
     /// Gives a recorded entry the spelling that its item's name has now, where the disk takes both
@@ -103,7 +115,7 @@ impl Export<'_> {
 
     /// Handles a file that an interrupted export moved aside: recorded or known content is removed,
     /// anything else gets a name.
-    pub(super) fn recover(
+    fn recover(
         &mut self,
         disk: &Folder,
         path: &Path,

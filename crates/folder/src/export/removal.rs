@@ -102,6 +102,14 @@ impl Export<'_> {
                             // The rules go last, and only if nothing stays to which they apply.
                             names.sort_by_key(|name| name == RULES_FILE);
                             let mut rows = self.record.rows(row.id)?;
+                            if let Ok(disk) = self.root.folder(&at) {
+                                let left = names.into_iter();
+                                names = left
+                                    .filter_map(|name| {
+                                        self.without_leftover(&disk, &at, name, &rows, &[])
+                                    })
+                                    .collect();
+                            }
                             let with_row = |name: OsString| {
                                 let row = rows.remove(&name);
                                 (name, row)

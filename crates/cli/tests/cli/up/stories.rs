@@ -204,13 +204,13 @@ fn the_same_data_is_there_once_although_its_contents_come_late() {
         let ups = ["a", "b"].map(|device| devices.up(device));
         for device in ["a", "b"] {
             let state = || devices.scene.on(device, &["--json", "folder", "list"]).json();
-            wait_until("it waits", || state()["folders"][0]["state"] == "waiting");
+            wait_until("it waits with its own names", || {
+                let names = names_of(&devices, device);
+                let own = (names.len(), copies(&names)) == (4, 0);
+                own && state()["folders"][0]["state"] == "waiting"
+            });
         }
         drop(ups);
-        for device in ["a", "b"] {
-            let names = names_of(&devices, device);
-            assert_eq!((names.len(), copies(&names)), (4, 0), "its own names: {names:?}");
-        }
         devices.once(first).expect(5);
         devices.scene.stop_server();
         devices.scene.start_server(&address);
