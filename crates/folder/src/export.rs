@@ -445,6 +445,8 @@ impl<'a> Export<'a> {
             siblings.iter().map(|child| (child.name.as_str(), child.node.id.as_str())).collect();
         let named = names::distinct(&keys, self.rules);
         let ignored = self.take_ignored(&rules, path, &mut there, &mut rows);
+        let here = (&disk, path, parent);
+        self.rename_within(here, (&siblings, &named), &rules, &mut there, &mut rows)?;
         let mut rest = there.clone();
         if found.done {
             rest.remove(&self.rules.key(OsStr::new(RULES_FILE)));

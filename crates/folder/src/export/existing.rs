@@ -20,7 +20,7 @@ use crate::record;
 use crate::report::{Change, Problem, ProblemKind};
 
 /// The entries of a folder with their names, keyed as the disk compares names.
-type Entries = HashMap<Vec<u8>, (OsString, Stat)>;
+pub(super) type Entries = HashMap<Vec<u8>, (OsString, Stat)>;
 
 impl Export<'_> {
     /// Lists the entries of a folder, keyed as the disk compares names. Files left by interrupted

@@ -1,18 +1,22 @@
 //! Entries whose items were moved or renamed in the tree: renamed on the disk.
 
-use std::ffi::OsStr;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use vfs_sync_client::{
     Child, EntryKind, EntryRecord, EntryState, Intent, IntentKind, RecordChange,
 };
+use vfs_sync_core::id::ItemId;
 
+use super::super::ignore::Rules;
 use super::super::record;
+use super::existing::Entries;
 use super::{Export, Parent, split};
 use crate::disk::dir::{Folder, Kind, Stat};
 use crate::disk::metadata::{OnDisk, on_disk};
-use crate::disk::names;
+use crate::disk::names::{self, DiskName};
 use crate::error::Result;
 
 /// An entry that was renamed to its present place.
@@ -24,6 +28,62 @@ pub(super) struct Brought {
 }
 
 impl Export<'_> {
+    /// Renames the entries of a folder that get other names in it, so that each has its place before
+    /// another item takes its old one. Those that take each other's names stay for now.
+    pub(super) fn rename_within(
+        &mut self,
+        (disk, path, parent): (&Folder, &Path, Parent<'_>),
+        (children, named): (&[&Child], &[DiskName]),
+        rules: &Rules,
+        there: &mut Entries,
+        rows: &mut HashMap<OsString, EntryRecord>,
+    ) -> Result<()> {
+        if !self.options.delete || self.options.dry_run {
+            return Ok(());
+        }
+        let has_other_name = |(child, name): &(&&Child, &DiskName)| {
+            rows.get(&name.name).is_none_or(|row| row.tree.item != child.node.id)
+        };
+        let mut left: Vec<_> = children.iter().zip(named).filter(has_other_name).collect();
+        let items: HashSet<&ItemId> = left.iter().map(|(child, _)| &child.node.id).collect();
+        let mut names: HashMap<ItemId, OsString> = HashMap::new();
+        for (name, row) in rows.iter().filter(|(_, row)| items.contains(&row.tree.item)) {
+            names.insert(row.tree.item.clone(), name.clone());
+        }
+        left.retain(|(child, name)| {
+            let folder = on_disk(child.node.object_type) == OnDisk::Folder;
+            let size = child.node.content.as_ref().map_or(0, |content| content.size);
+            names.contains_key(&child.node.id)
+                && !self.options.not_here.contains(&child.node.id)
+                && !rules.ignore(path, &name.name, folder, size)
+        });
+        // Each round gives free places to the next; a chain has a round for each of its links.
+        while !left.is_empty() {
+            let mut blocked = Vec::new();
+            let before = left.len();
+            for (child, name) in left {
+                if there.contains_key(&self.rules.key(&name.name)) {
+                    blocked.push((child, name));
+                    continue;
+                }
+                let at = path.join(&name.name);
+                let Some(brought) = self.bring(disk, &at, &name.name, child, parent)? else {
+                    continue;
+                };
+                let Some(old) = names.get(&child.node.id) else { continue };
+                there.remove(&self.rules.key(old));
+                there.insert(self.rules.key(&name.name), (name.name.clone(), brought.stat));
+                rows.remove(old);
+                rows.insert(name.name.clone(), brought.row);
+            }
+            if blocked.len() == before {
+                break;
+            }
+            left = blocked;
+        }
+        Ok(())
+    }
+
     /// Renames the entry of an item from the place where it was recorded to its present place, which
     /// is free. Returns `None` if there is no such entry, or the disk cannot rename it: then it is
     /// written anew.
@@ -46,7 +106,7 @@ impl Export<'_> {
         for row in self.record.of_item(&child.node.id)? {
             let is_agreed = row.state == EntryState::Agreed && row.coming.is_none();
             let same_kind = (row.disk.kind == EntryKind::Folder) == is_folder;
-            if !is_agreed || !same_kind || self.is_still_a_place(&row, child)? {
+            if !is_agreed || !same_kind || self.is_still_a_place(&row, name, child, parent)? {
                 continue;
             }
             if let Some(found) = self.bring_from(&row, disk, at, name, child, parent)? {
@@ -57,7 +117,16 @@ impl Export<'_> {
     }
 
     /// Returns whether the recorded place of a row is still one of its item's.
-    fn is_still_a_place(&self, row: &EntryRecord, child: &Child) -> Result<bool> {
+    fn is_still_a_place(
+        &self,
+        row: &EntryRecord,
+        name: &OsStr,
+        child: &Child,
+        parent: Parent<'_>,
+    ) -> Result<bool> {
+        if row.parent == parent.row {
+            return Ok(row.name == name.as_bytes());
+        }
         let parents = self.client.parents_of(&child.node.id)?;
         let has_parent = match &row.tree.parent {
             Some(parent) => parents.contains(parent),

@@ -170,6 +170,7 @@ impl Export<'_> {
             }
             return Ok(stay == 0);
         }
+        let forgotten = stay == 0 && self.forget_living(row)?;
         self.root.forget(at);
         let (parent, name) = split(at);
         match self.root.folder(parent).and_then(|folder| folder.remove_folder(name)) {
@@ -187,7 +188,22 @@ impl Export<'_> {
             }
             Err(error) => self.unwritable(at, error)?,
         }
+        if forgotten {
+            self.rows.push(RecordChange::Put(Box::new(row.clone())));
+        }
         Ok(false)
+    }
+
+    /// Removes the row of an entry that is about to go although its item lives on elsewhere: after a
+    /// crash between the two, the entry must not count as deleted by the user. Returns whether there
+    /// is such an item.
+    fn forget_living(&self, row: &EntryRecord) -> Result<bool> {
+        let lives = !self.excluding && self.client.node(&row.tree.item)?.is_some();
+        if lives {
+            let gone = vec![RecordChange::Remove(row.id)];
+            self.client.directories().write(self.record.directory.id, gone, false)?;
+        }
+        Ok(lives)
     }
 
     /// Removes a file, or opens a folder whose entries are to be removed first; reports an entry
@@ -270,15 +286,21 @@ impl Export<'_> {
                         return Ok(GONE);
                     }
                     Ok(true) if self.stays_open(at, &stat) => {}
-                    Ok(true) => match self.remove_file(&folder, at, name, &stat, &row)? {
-                        Ok(true) => {
-                            self.report.removed += 1;
-                            self.rows.push(RecordChange::Remove(row.id));
-                            return Ok(GONE);
+                    Ok(true) => {
+                        let forgotten = self.forget_living(&row)?;
+                        match self.remove_file(&folder, at, name, &stat, &row)? {
+                            Ok(true) => {
+                                self.report.removed += 1;
+                                self.rows.push(RecordChange::Remove(row.id));
+                                return Ok(GONE);
+                            }
+                            Ok(false) => self.changed_here(at),
+                            Err(error) => self.unwritable(at, error)?,
                         }
-                        Ok(false) => self.changed_here(at),
-                        Err(error) => self.unwritable(at, error)?,
-                    },
+                        if forgotten {
+                            self.rows.push(RecordChange::Put(Box::new(row)));
+                        }
+                    }
                     Ok(false) => self.changed_here(at),
                     Err(error) => self.problem(Problem::unreadable(at, &error)),
                 }

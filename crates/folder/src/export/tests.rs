@@ -220,3 +220,42 @@ proptest! {
         prop_assert_eq!(names_and_bytes(to.path()), names_and_bytes(from.path()));
     }
 }
+
+#[test]
+fn a_folder_whose_name_another_takes_is_renamed_and_not_written_anew() {
+    use std::os::unix::fs::MetadataExt as _;
+    let name = |name: &str| vfs_sync_core::item::Name::new(name).unwrap();
+    // The new folder has the old name, or the name that the folder gets, or a chain of names moves on.
+    for others in [&["f"][..], &["g"], &["f", "g"], &["g", "f", "h"]] {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let client = client();
+        for path in ["f/deep", "h"] {
+            std::fs::create_dir_all(from.path().join(path)).unwrap();
+            std::fs::write(from.path().join(path).join("file"), path).unwrap();
+        }
+        assert_eq!(take(&client, from.path()).total(), 0);
+        let delete = || ExportOptions { delete: true, ..ExportOptions::default() };
+        write_with(&client, to.path(), DiskRules::default(), delete());
+        let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+        let before = ["f/deep/file", "h/file"].map(|path| inode(&to.path().join(path)));
+
+        client.rename(&client.resolve("h").unwrap().id, name("i")).unwrap();
+        client.rename(&client.resolve("f").unwrap().id, name("g")).unwrap();
+        for other in others {
+            let folder = client.create_folder(None, name(other)).unwrap();
+            let file = client.create_file(Some(&folder), name("new")).unwrap();
+            client.contents().put(&file, &b"new"[..]).unwrap();
+        }
+        let report = write_with(&client, to.path(), DiskRules::default(), delete());
+        let new = others.len() as u64;
+        let done = (report.moved, report.files_written, report.folders_created, report.removed);
+        assert_eq!(done, (2, new, new, 0), "{others:?}");
+        let folders = std::fs::read_dir(to.path()).unwrap().map(|entry| entry.unwrap().path());
+        let after: Vec<u64> = folders
+            .flat_map(|folder| [folder.join("deep/file"), folder.join("file")])
+            .filter(|path| path.exists())
+            .map(|path| inode(&path))
+            .collect();
+        assert!(before.iter().all(|inode| after.contains(inode)), "{others:?}");
+    }
+}
