@@ -28,9 +28,9 @@ use crate::error::{Result, StoreError};
 use crate::moves::{HeadObserver, Observers};
 use crate::open::SchemaVersion;
 use crate::topics::Decision;
-use conflicts::Files;
-use transaction::SqliteTransaction;
-use writer::{Work, Writer, contained};
+use conflicts::{Files, Locks};
+use transaction::{Deferred, SqliteTransaction};
+use writer::{AnyAnswer, Once, Work, Writer, contained, known, once};
 
 /// The number of concurrent reads; further ones wait.
 const READERS: usize = 4;
@@ -225,12 +225,12 @@ impl SqliteStore {
     }
 
     /// Runs `job` on a snapshot of one of the readers.
-    async fn read<T: Send + 'static>(
+    async fn read(
         &self,
         readers: &Option<Arc<Readers>>,
         work: Work,
-        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+        job: Once,
+    ) -> Result<AnyAnswer> {
         let Some(readers) = readers.clone() else {
             return self.writer.run_once(work, job).await;
         };
@@ -257,7 +257,8 @@ impl SqliteStore {
 impl Backend for SqliteStore {
     async fn reads<C: Command>(&self, command: C) -> Result<C::Answer> {
         let work = Work::of(&command);
-        self.read(&self.readers, work, move |tx| block_on(command.run(tx))).await
+        let job = once(move |tx| block_on(command.run(tx)));
+        self.read(&self.readers, work, job).await.and_then(known)
     }
 
     async fn writes<C: Command>(&self, command: C) -> Result<C::Answer> {
@@ -292,30 +293,30 @@ impl Backend for SqliteStore {
         for tries in 1..=SNAPSHOTS {
             let (base, decided) = (self.writer.commits(), command.clone());
             let plan_memory = self.plan_memory;
-            let on_snapshot = move |tx: &mut SqliteTransaction<'_>| {
+            let on_snapshot = once(move |tx| {
                 tx.plan_memory = plan_memory;
                 let (answer, decision) = block_on(decided.decide(tx))?;
                 let (locks, deferred) = (take(&mut tx.locks), take(&mut tx.deferred));
-                Ok((answer, decision, locks, deferred))
-            };
-            let (answer, decision, locks, deferred) =
-                self.read(&self.deciders, work.clone(), on_snapshot).await?;
+                Ok(Decided::<C> { answer, decision, locks, deferred })
+            });
+            let decided = self.read(&self.deciders, work.clone(), on_snapshot).await?;
+            let Decided::<C> { answer, decision, locks, deferred } = known(decided)?;
             if tries >= RESERVES_AFTER {
                 reserving.add(&locks);
             }
             let rows = decision.as_ref().map(Decision::rows);
             let work = Work { weight: rows.unwrap_or(work.weight), ..work.clone() };
             let written = command.clone();
-            let job = move |tx: &mut SqliteTransaction<'_>| {
+            let job = once(move |tx| {
                 tx.plan_memory = plan_memory;
                 block_on(deferred.write(tx))?;
                 if let Some(decision) = decision {
                     block_on(carry_out(&*written, tx, decision))?;
                 }
                 Ok(answer)
-            };
+            });
             if let Some(answer) = self.writer.run_if_unchanged(work, base, locks, job).await? {
-                return Ok(answer);
+                return known(answer);
             }
         }
         drop(reserving);
@@ -328,7 +329,7 @@ impl SqliteStore {
     fn whole<C: Decides>(
         &self,
         command: Arc<C>,
-    ) -> impl Fn(&mut SqliteTransaction<'_>) -> Result<C::Answer> + Clone + Send + use<C> + 'static
+    ) -> impl Fn(&mut SqliteTransaction<'_>) -> Result<C::Answer> + Send + Sync + use<C> + 'static
     {
         let plan_memory = self.plan_memory;
         move |tx| {
@@ -363,11 +364,16 @@ impl MetadataStore for SqliteStore {
     }
 }
 
+/// A decision on a snapshot, with its answer.
+struct Decided<C: Decides> {
+    answer: C::Answer,
+    decision: Option<Decision>,
+    locks: Locks,
+    deferred: Deferred,
+}
+
 /// Runs `job` on one snapshot.
-fn read_snapshot<T>(
-    connection: &Connection,
-    job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T>,
-) -> Result<T> {
+fn read_snapshot(connection: &Connection, job: Once) -> Result<AnyAnswer> {
     let snapshot = connection.unchecked_transaction()?;
     let answer = job(&mut SqliteTransaction::on_snapshot(&snapshot));
     snapshot.rollback()?;

@@ -5,6 +5,7 @@
 //! savepoint, so that a failing job fails alone; jobs are answered only after the commit. A store
 //! without threads has a writer whose callers run their jobs themselves.
 
+use std::any::Any;
 use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -31,6 +32,27 @@ const GROUP_WEIGHT: usize = 4_000;
 const JOB_WEIGHT: usize = 8;
 /// The rows that a job loads for a weight of one.
 const ROWS_PER_WEIGHT: usize = 2;
+
+/// The answer of a job. Its type is known where the job is made, so that what is between is compiled
+/// once and not for each command.
+pub(super) type AnyAnswer = Box<dyn Any + Send>;
+/// The work of a job that runs once.
+pub(super) type Once = Box<dyn FnOnce(&mut SqliteTransaction<'_>) -> Result<AnyAnswer> + Send>;
+/// The work of a job that may run again.
+type Again = Arc<dyn Fn(&mut SqliteTransaction<'_>) -> Result<AnyAnswer> + Send + Sync>;
+
+/// Returns a job whose answer is of any type.
+pub(super) fn once<T: Send + 'static>(
+    job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
+) -> Once {
+    Box::new(|tx| Ok(Box::new(job(tx)?)))
+}
+
+/// Returns an answer as what it is.
+pub(super) fn known<T: 'static>(answer: AnyAnswer) -> Result<T> {
+    let another = |_| StoreError::Failed("a transaction gave another command's answer".into());
+    answer.downcast().map(|answer| *answer).map_err(another)
+}
 
 type Answer = Box<dyn FnOnce(Option<&StoreError>) + Send>;
 /// A job that runs in the open transaction.
@@ -72,8 +94,8 @@ enum Terms {
 }
 
 /// The end of a job.
-enum Ran<T> {
-    Done(T),
+enum Ran {
+    Done(AnyAnswer),
     /// The terms did not hold; the job had no effect.
     NotOnTerms,
     /// A large transaction has reserved a lock that the job takes; the job had no effect.
@@ -182,17 +204,13 @@ impl Writer {
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: Work,
-        job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Clone + Send + 'static,
+        job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Send + Sync + 'static,
     ) -> Result<T> {
         self.run_if_small(work, usize::MAX, job).await?.ok_or_else(not_run)
     }
 
     /// Runs `job`, which takes no locks, in a transaction.
-    pub(super) async fn run_once<T: Send + 'static>(
-        &self,
-        work: Work,
-        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    pub(super) async fn run_once(&self, work: Work, job: Once) -> Result<AnyAnswer> {
         match self.submit(work, Terms::Small(usize::MAX), job).await? {
             Ran::Done(answer) => Ok(answer),
             Ran::NotOnTerms | Ran::HeldUp => Err(not_run()),
@@ -205,10 +223,22 @@ impl Writer {
         &self,
         work: Work,
         rows: usize,
-        job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Clone + Send + 'static,
+        job: impl Fn(&mut SqliteTransaction<'_>) -> Result<T> + Send + Sync + 'static,
     ) -> Result<Option<T>> {
+        let job: Again = Arc::new(move |tx| Ok(Box::new(job(tx)?)));
+        self.run_until_not_held_up(work, rows, job).await?.map(known).transpose()
+    }
+
+    async fn run_until_not_held_up(
+        &self,
+        work: Work,
+        rows: usize,
+        job: Again,
+    ) -> Result<Option<AnyAnswer>> {
         loop {
-            match self.submit(work.clone(), Terms::Small(rows), job.clone()).await? {
+            let again = Arc::clone(&job);
+            let once: Once = Box::new(move |tx| again(tx));
+            match self.submit(work.clone(), Terms::Small(rows), once).await? {
                 Ran::Done(answer) => return Ok(Some(answer)),
                 Ran::NotOnTerms => return Ok(None),
                 Ran::HeldUp => {
@@ -220,25 +250,20 @@ impl Writer {
     }
 
     /// Runs `job`, which holds `locks`, if no commit after number `base` held any of them.
-    pub(super) async fn run_if_unchanged<T: Send + 'static>(
+    pub(super) async fn run_if_unchanged(
         &self,
         work: Work,
         base: u64,
         locks: Locks,
-        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<Option<T>> {
+        job: Once,
+    ) -> Result<Option<AnyAnswer>> {
         match self.submit(work, Terms::Unchanged(base, locks), job).await? {
             Ran::Done(answer) => Ok(Some(answer)),
             Ran::NotOnTerms | Ran::HeldUp => Ok(None),
         }
     }
 
-    async fn submit<T: Send + 'static>(
-        &self,
-        work: Work,
-        terms: Terms,
-        job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<Ran<T>> {
+    async fn submit(&self, work: Work, terms: Terms, job: Once) -> Result<Ran> {
         let _waits = Waits::begin();
         let (sender, receiver) = oneshot::channel();
         let reservation = self.reservation.clone();
@@ -289,25 +314,25 @@ fn not_run() -> StoreError {
 }
 
 /// Runs `job` on its terms; returns the number of rows that it loaded as well.
-fn on_terms<T>(
+fn on_terms(
     connection: &Connection,
     history: &mut History,
     reservation: &Reservation,
     terms: Terms,
-    job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T>,
-) -> (Result<Ran<T>>, usize) {
+    job: Once,
+) -> (Result<Ran>, usize) {
     let mut tx = SqliteTransaction::new(connection);
     let result = ran(&mut tx, history, reservation, terms, job);
     (result, tx.limit.loaded())
 }
 
-fn ran<T>(
+fn ran(
     tx: &mut SqliteTransaction<'_>,
     history: &mut History,
     reservation: &Reservation,
     terms: Terms,
-    job: impl FnOnce(&mut SqliteTransaction<'_>) -> Result<T>,
-) -> Result<Ran<T>> {
+    job: Once,
+) -> Result<Ran> {
     let mut holds_reservation = false;
     match terms {
         Terms::Small(rows) => tx.limit = RowLimit::of(rows),
@@ -532,13 +557,10 @@ mod tests {
             assert!(futures::poll!(waiting).is_pending());
         }
         assert_eq!(rows(&writer).await, [3]);
-        let holder = |tx: &mut SqliteTransaction<'_>| {
-            tx.connection.execute("INSERT INTO t VALUES (4)", [])?;
-            Ok(())
-        };
+        let holder = once(|tx| Ok(tx.connection.execute("INSERT INTO t VALUES (4)", [])?));
         let (base, held) = (writer.commits(), locks(vec![realm("a")], vec![]));
         let ran = writer.run_if_unchanged(work_of("", 1), base, held, holder).await.unwrap();
-        assert_eq!(ran, Some(()));
+        assert!(ran.is_some());
         drop(reserving);
         for waiting in waiting {
             waiting.await.unwrap();
@@ -550,19 +572,20 @@ mod tests {
     async fn a_large_job_does_not_join_those_before_it() {
         let writer = writer();
         let (begin, begun) = std::sync::mpsc::channel();
-        let first = writer.run_once(work_of("", 1), move |_| {
+        let waits = once(move |_| {
             begun.recv().unwrap();
             Ok(())
         });
+        let first = writer.run_once(work_of("", 1), waits);
         let commits = Arc::clone(&writer.commits);
         let at = move || commits.load(Ordering::SeqCst);
         let small = insert(&writer, 1);
-        let large = writer.run_once(work_of("", GROUP_WEIGHT), move |_| Ok(at()));
+        let large = writer.run_once(work_of("", GROUP_WEIGHT), once(move |_| Ok(at())));
         let waiting = async move { begin.send(()).unwrap() };
         let (first, small, seen, ()) = futures::join!(first, small, large, waiting);
         first.unwrap();
         small.unwrap();
-        assert_eq!(seen.unwrap(), 1, "the commits before it");
+        assert_eq!(seen.and_then(known::<u64>).unwrap(), 1, "the commits before it");
     }
 
     /// Runs `first` while the jobs of `names` come, in this order; returns the order in which they
@@ -570,24 +593,25 @@ mod tests {
     async fn order(names: Vec<&'static str>, loads: usize) -> Vec<(&'static str, u64)> {
         let writer = writer();
         let (begin, begun) = std::sync::mpsc::channel();
-        let first = writer.run_once(work_of("", 1), move |_| {
+        let waits = once(move |_| {
             begun.recv().unwrap();
             Ok(())
         });
+        let first = writer.run_once(work_of("", 1), waits);
         let ran = Arc::new(Mutex::new(Vec::new()));
         let jobs = names.into_iter().map(|name| {
             let (ran, commits) = (Arc::clone(&ran), Arc::clone(&writer.commits));
-            let job = move |tx: &mut SqliteTransaction<'_>| {
+            let job = once(move |tx| {
                 ran.lock().unwrap().push((name, commits.load(Ordering::SeqCst)));
                 tx.limit.count(loads)
-            };
+            });
             writer.run_once(work_of(name, 1), job)
         });
         let jobs = futures::future::join_all(jobs);
         let waiting = async move { begin.send(()).unwrap() };
         let (first, answers, ()) = futures::join!(first, jobs, waiting);
         first.unwrap();
-        answers.into_iter().for_each(|answer| answer.unwrap());
+        answers.into_iter().for_each(|answer| drop(answer.unwrap()));
         ran.lock().unwrap().clone()
     }
 
@@ -647,13 +671,13 @@ mod tests {
             Ok(())
         };
         let (release, held) = std::sync::mpsc::channel();
-        let hold = move |_: &mut SqliteTransaction<'_>| {
+        let hold = once(move |_| {
             held.recv().unwrap();
             Ok(())
-        };
+        });
         let waiting = async move { release.send(()).unwrap() };
         let (first, one, other, ()) = futures::join!(
-            writer.run_once(work_of("", 1), hold),
+            async { writer.run_once(work_of("", 1), hold).await.map(drop) },
             insert(&writer, 1),
             writer.run(work_of("", 1), orphan),
             waiting
