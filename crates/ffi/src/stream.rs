@@ -13,7 +13,7 @@ use vfs_sync_client::{
 };
 
 use crate::call::{Read, Stream};
-use crate::runtime::{Cancellation, blocking, spawned};
+use crate::runtime::{Cancellation, blocking, spawned, turn};
 use crate::{Error, Result, value};
 
 /// The number of violations that are kept: the latest ones.
@@ -217,7 +217,8 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Returns the next value as JSON text; `None` means the end. Calls take turns.
+    /// Returns the next value as JSON text; `None` means the end. Of several calls, an earlier one gets the
+    /// earlier value.
     ///
     /// # Errors
     /// [`crate::ErrorCode::Cancelled`], and those of the read that makes the value.
@@ -225,9 +226,9 @@ impl Subscription {
         &self,
         cancel: Option<Cancellation>,
     ) -> impl Future<Output = Result<Option<String>>> + Send + use<> {
-        let (values, closed) = (Arc::clone(&self.values), self.closed.clone());
+        let (turn, closed) = (turn(&self.values), self.closed.clone());
         let next = async move {
-            let next = async { values.lock().await.next().await };
+            let next = async { turn.await.next().await };
             tokio::select! {
                 biased;
                 () = closed.cancelled() => Ok(None),

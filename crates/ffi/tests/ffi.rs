@@ -361,6 +361,26 @@ async fn children_and_the_sync_state_are_watched() {
 }
 
 #[tokio::test]
+async fn calls_for_the_next_value_get_the_values_in_the_order_of_the_calls() {
+    let client = over("").await;
+    for _ in 0..20 {
+        let changes = client.subscribe(r#"{"stream":"changes"}"#).unwrap();
+        let waiting: Vec<_> = (0..20).map(|_| changes.next(None)).collect();
+        let mut items = vec![];
+        for number in 1..waiting.len() {
+            items.push(create(&client, "folder", None, &format!("n{number}")).await);
+        }
+        let mut waiting = waiting.into_iter();
+        for (item, next) in items.iter().zip(&mut waiting) {
+            let change: Value = serde_json::from_str(&next.await.unwrap().unwrap()).unwrap();
+            assert_eq!(&change["id"], item);
+        }
+        changes.close();
+        assert_eq!(waiting.next().unwrap().await.unwrap(), None, "the last call gets the end");
+    }
+}
+
+#[tokio::test]
 async fn a_query_finds_pages_and_is_watched() {
     let client = over("fail").await;
     let query = r#"{"stream":"query","query":{"type":"note","sortBy":"name"}}"#;
