@@ -29,6 +29,7 @@ pub use error::{Error, ErrorCode};
 pub use runtime::{Cancellation, Task, spawn};
 pub use stream::{Subscription, Violations};
 pub use transport::{ForeignAnswer, ForeignCall, ForeignTransport};
+pub use vfs_sync_client::core::time::Timestamp;
 #[cfg(target_family = "wasm")]
 pub use vfs_sync_client::transport::{Fetch, FetchRequest, FetchResponse, PageFetch};
 pub use vfs_sync_client::{StaticToken, TokenProvider};
