@@ -20,7 +20,8 @@ pub(crate) fn is_postgres(database: &str) -> bool {
 
 /// Opens `database`: PostgreSQL for a `postgres://` URL, else the SQLite file at that path. Creates
 /// or migrates the schema if needed. `now` begins an epoch: this program cannot know whether the
-/// database is the one that it last wrote to.
+/// database is the one that it last wrote to. Only of a database with several hosts, of which one
+/// does not answer, the present epoch goes on at the place where it began.
 ///
 /// # Errors
 /// [`StoreError`] if it cannot be opened, or was written by a newer version.

@@ -67,7 +67,8 @@ impl PostgresStore {
     /// parameters of libpq), and creates or migrates the schema if needed. `now` begins an epoch; so
     /// does each later connection that leads to another place.
     ///
-    /// Of several hosts (`host1:port1,host2:port2`), the one that takes writes is used.
+    /// Of several hosts (`host1:port1,host2:port2`), the one that takes writes is used. Unless all
+    /// others answer, it may be a former primary: then the present epoch goes on, if it began there.
     ///
     /// # Errors
     /// [`StoreError::NewerSchema`] for a database of a newer version, others if it cannot be
@@ -77,7 +78,9 @@ impl PostgresStore {
         let mut client = store.hosts.writer().await?;
         migrations::migrate(&mut client, now).await?;
         let place = Place::of(&client).await?;
-        place::check(&mut client, &place, Some(now), &store.served).await?;
+        // Where it is, an epoch of its own would be later than its successor's.
+        let start = (!store.hosts.may_be_former().await).then_some(now);
+        place::check(&mut client, &place, start, &store.served).await?;
         store.hosts.start(&place);
         drop(client);
         Ok(store)

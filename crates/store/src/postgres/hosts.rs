@@ -101,6 +101,8 @@ struct Look {
     begun: Option<Instant>,
     /// True if the present host answered, or refused.
     answered: bool,
+    /// True if every host said whether it is a primary.
+    complete: bool,
     /// The last warning, which is not logged again as long as it holds.
     complaint: Option<&'static str>,
 }
@@ -190,6 +192,12 @@ impl Hosts {
         self.client().await
     }
 
+    /// Returns whether the present host may be a former primary: of several hosts, not each said at
+    /// the last look whether it is a primary, so one of them may be the successor.
+    pub(super) async fn may_be_former(&self) -> bool {
+        self.hosts.len() > 1 && !self.last.lock().await.complete
+    }
+
     /// Returns a signal that the present pool is replaced.
     pub(super) fn moves(&self) -> watch::Receiver<Present> {
         self.present.subscribe()
@@ -225,6 +233,8 @@ impl Hosts {
         let found = join_all(self.hosts.iter().map(|host| self.find(host))).await;
         let present = self.present();
         last.answered = !matches!(found[present.index], Found::Silent);
+        last.complete =
+            found.iter().all(|found| matches!(found, Found::Standby | Found::Primary(_)));
         let newest = newest(&found, present.index);
         let complaint = match (newest, present.place.get()) {
             (None, _) => Some("no host of the database takes writes"),

@@ -185,6 +185,38 @@ async fn of_two_primaries_the_later_one_is_used_and_the_former_never_again() {
     assert_eq!(number(&former, ITEMS).await, left);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs PostgreSQL"]
+async fn a_start_begins_no_epoch_at_what_may_be_a_former_primary() {
+    let primary = PostgresServer::start().unwrap();
+    primary.create_database("vfs").await.unwrap();
+    let standby = primary.standby().unwrap();
+    let url = format!("postgres://vfs@{},{}/vfs", primary.address(), standby.address());
+    let epoch_at = async |server: &PostgresServer| {
+        let client = connect(&server.url(server.address(), "vfs")).await.unwrap();
+        number(&client, EPOCH).await
+    };
+    assert!(push(&*vfs_sync_store::open(&url, at(0)).await.unwrap(), 1).await);
+    let first = epoch_at(&primary).await;
+    drop(vfs_sync_store::open(&url, at(1)).await.unwrap());
+    let second = epoch_at(&primary).await;
+    assert!(second > first, "both hosts answer: the start begins an epoch");
+    let follower = followed(&standby, "item-1").await;
+    while number(&follower, EPOCH).await < second {}
+    follower.query_one("SELECT pg_promote()", &[]).await.unwrap();
+    standby.freeze(true).unwrap();
+    // Only the former primary answers, and it is where its epoch began.
+    let alone = vfs_sync_store::open(&url, at(2)).await.unwrap();
+    assert!(push(&*alone, 2).await);
+    assert_eq!(epoch_at(&primary).await, second);
+    standby.freeze(false).unwrap();
+    // Only the successor answers, which is elsewhere.
+    primary.freeze(true).unwrap();
+    let later = vfs_sync_store::open(&url, at(3)).await.unwrap();
+    assert!(push(&*later, 3).await);
+    assert!(epoch_at(&standby).await > second, "a start after a failover begins an epoch");
+}
+
 /// Listens at an address that leads new connections to the present target; open ones stay.
 async fn moving_address(
     target: tokio::sync::watch::Receiver<std::net::SocketAddr>,
