@@ -51,6 +51,7 @@ pub use crate::http::address::AddressRange;
 pub use axum::body::Body;
 pub use config::{Rate, Rates, ServerConfig};
 pub use environment::{Environment, SystemEnvironment};
+pub use operator::traces::TRACES;
 pub use router::openapi::OPENAPI;
 pub use serve::service::Service;
 pub use serve::tls::{Certificate, CertificateError};

@@ -5,3 +5,4 @@ pub(crate) mod audit;
 pub(crate) mod console;
 mod families;
 pub(crate) mod pseudonym;
+pub(crate) mod traces;

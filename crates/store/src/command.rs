@@ -401,6 +401,14 @@ macro_rules! operations {
                 }
             }
 
+            /// Returns the name of the operation.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$Command(_) => stringify!($name)),*
+                }
+            }
+
             /// Runs it on a back end.
             pub(crate) async fn run_on<B: Backend>(self, backend: &B) -> Result<Reply> {
                 Ok(match self {

@@ -46,6 +46,10 @@ pub(crate) struct Serve {
     /// The address of the operator's listener, with metrics and the console; without it there is none
     #[arg(long, value_name = "ADDR", env = "VFS_SYNC_ADMIN_LISTEN")]
     pub(crate) admin_listen: Option<SocketAddr>,
+    /// The collector of OpenTelemetry that gets traces, by OTLP over HTTP, under /v1/traces; without
+    /// it there are none
+    #[arg(long, value_name = "URL", env = "VFS_SYNC_OTLP_ENDPOINT", value_parser = parse_collector)]
+    pub(crate) otlp_endpoint: Option<reqwest::Url>,
     /// The certificate that encrypts connections, with its chain, as a PEM file
     #[arg(long, value_name = "FILE", env = "VFS_SYNC_TLS_CERT", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -146,6 +150,16 @@ fn parse_origin(text: &str) -> Result<String, String> {
         Some(rest) if !rest.is_empty() && rest.bytes().all(host) => Ok(text.to_owned()),
         _ => Err("must be http:// or https:// and a host, without a path".to_owned()),
     }
+}
+
+fn parse_collector(text: &str) -> Result<reqwest::Url, String> {
+    let url = reqwest::Url::parse(text).ok();
+    let is_base = |url: &reqwest::Url| {
+        matches!(url.scheme(), "http" | "https") && url.query().or(url.fragment()).is_none()
+    };
+    url.filter(is_base).ok_or_else(|| {
+        "must be http:// or https://, a host, a port, and an optional path".to_owned()
+    })
 }
 
 fn parse_host(text: &str) -> Result<String, String> {

@@ -32,6 +32,7 @@ mod sharing;
 
 mod support;
 mod sync;
+mod traces;
 mod trash;
 mod tree;
 mod up;

@@ -14,6 +14,7 @@ use vfs_sync_store::{
 
 use super::shares::{Bounds, Share, Shares};
 use crate::error::ApiError;
+use crate::operator::traces;
 
 /// The time that a call waits for the user's turn: as long as a back end waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -102,11 +103,8 @@ impl FairStore {
         let share = shares.take(&user, 1, patience).await;
         Ok(Some(share.map_err(|_| StoreError::TooMany)?))
     }
-}
 
-#[async_trait]
-impl MetadataStore for FairStore {
-    async fn call(&self, call: Call) -> Result<Reply, StoreError> {
+    async fn in_turn(&self, call: Call) -> Result<Reply, StoreError> {
         if matches!(call, Call::Ping(_)) {
             return self.look(call).await;
         }
@@ -124,6 +122,16 @@ impl MetadataStore for FairStore {
         let _turn = Self::share(self.large.as_ref(), LARGE_PATIENCE).await?;
         let _share = Self::share(shares, PATIENCE).await?;
         self.inner.call_large(call).await
+    }
+}
+
+#[async_trait]
+impl MetadataStore for FairStore {
+    async fn call(&self, call: Call) -> Result<Reply, StoreError> {
+        let span = traces::of_store(&call);
+        let reply = self.in_turn(call).instrument(span.clone()).await;
+        traces::replied(&span, &reply);
+        reply
     }
 
     fn capacity(&self) -> Capacity {

@@ -22,6 +22,7 @@ use vfs_sync_core::id::{ReplicaId, UserId};
 use crate::environment::Environment;
 use crate::error::ApiError;
 use crate::http::cors::cors;
+use crate::operator::traces;
 use crate::state::App;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -48,10 +49,16 @@ impl RequestId {
     }
 }
 
-/// The trace that the request belongs to (W3C Trace Context), if it names one.
-fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get(TRACE_PARENT)?.to_str().ok()?;
-    let mut parts = text.split('-');
+/// The trace that a request belongs to (W3C Trace Context).
+pub(crate) struct TraceParent<'a> {
+    pub(crate) header: &'a str,
+    trace: &'a str,
+}
+
+/// Returns the trace that the request belongs to, if it names one.
+pub(crate) fn trace_parent(headers: &HeaderMap) -> Option<TraceParent<'_>> {
+    let header = headers.get(TRACE_PARENT)?.to_str().ok()?;
+    let mut parts = header.split('-');
     let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
     let hex = |part: &str, length: usize| {
         part.len() == length
@@ -63,7 +70,7 @@ fn trace_id(headers: &HeaderMap) -> Option<&str> {
         && hex(parent, 16)
         && trace.bytes().any(|b| b != b'0')
         && parent.bytes().any(|b| b != b'0');
-    valid.then_some(trace)
+    valid.then_some(TraceParent { header, trace })
 }
 
 /// The sender of a request, for its log line.
@@ -89,6 +96,8 @@ const POLLED: [&str; 7] = [
 /// The log line of a request.
 struct Line {
     span: tracing::Span,
+    /// The span of the trace, which ends with the line.
+    _trace: tracing::Span,
     user: Option<String>,
     device: Option<ReplicaId>,
     address: Option<IpAddr>,
@@ -191,11 +200,18 @@ pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: 
         request_id = &*id.0,
         method,
         route = &*route,
-        trace_id = trace_id(request.headers()),
+        trace_id = trace_parent(request.headers()).map(|parent| parent.trace),
     );
+    let is_own = request.headers().get(REQUEST_ID).is_none_or(|given| given != &*id.0);
+    let trace = span.in_scope(|| {
+        traces::of_request(method, &route, is_own.then_some(&id.0), request.headers())
+    });
     // By hand: tower_http's catch_panic boxes each body once more.
-    let answer =
-        AssertUnwindSafe(cors(&app, request, next)).catch_unwind().instrument(span.clone()).await;
+    let answer = AssertUnwindSafe(cors(&app, request, next))
+        .catch_unwind()
+        .instrument(trace.clone())
+        .instrument(span.clone())
+        .await;
     let mut response = answer.unwrap_or_else(|_| {
         span.in_scope(|| tracing::error!("a request panicked"));
         ApiError::internal().into_response()
@@ -207,9 +223,11 @@ pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: 
         response.headers_mut().insert(REQUEST_ID, value);
     }
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
+    traces::answered(&trace, status, error.as_deref());
     drop(in_flight);
     let line = Line {
         span,
+        _trace: trace,
         user: None,
         device: None,
         address: None,
@@ -300,7 +318,9 @@ mod tests {
 
     #[test]
     fn a_trace_is_told_by_a_well_formed_traceparent_alone() {
-        let trace = |value: &str| trace_id(&headers(TRACE_PARENT, value)).map(str::to_owned);
+        let trace = |value: &str| {
+            trace_parent(&headers(TRACE_PARENT, value)).map(|parent| parent.trace.to_owned())
+        };
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         assert_eq!(trace(good).as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
         for bad in [
