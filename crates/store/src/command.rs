@@ -801,8 +801,10 @@ operations! {
     }
         -> ItemsExamined;
 
-    /// Compares a page of a user's feed, after the counter `after`, with what the user sees.
-    reads examine_feed: ExamineFeed { user: UserId, after: u64, at_most: u32 } -> FeedExamined;
+    /// Compares a page of a user's feed, after the counter `after`, with what the user sees; with
+    /// `own`, the user's own items in it too, as [`ItemsOf::Owner`] does.
+    reads examine_feed: ExamineFeed { user: UserId, after: u64, at_most: u32, own: bool }
+        -> FeedExamined;
 
     /// Counts the registers of a page of a user's items, beside the stored numbers of the realm.
     reads count_held: CountHeld { user: UserId, after: Option<ItemId>, at_most: u32 }

@@ -19,6 +19,8 @@ pub enum ItemsOf {
     All,
     /// The items that a user owns, with the user's own feed.
     Owner(UserId),
+    /// Those of them that the feed does not show: the others are examined with its entries.
+    Unshown(UserId),
     /// The items of others that a user sees, and what hangs under them, with the user's levels and
     /// feed.
     Reader(UserId),

@@ -1,10 +1,10 @@
 //! Pages of rows that are compared with what they are derived from, and their repair. A page is read on
 //! one snapshot; a repair decides again under the locks of what it writes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use vfs_sync_core::access::Principal;
-use vfs_sync_core::entry::{Entry, EntryKey};
+use vfs_sync_core::entry::{Change, Entry, EntryKey};
 use vfs_sync_core::id::{ItemId, UserId};
 use vfs_sync_core::server::feed_window::{History, Window};
 use vfs_sync_core::server::push::{
@@ -49,7 +49,9 @@ impl Command for ExamineItems {
             ItemsOf::Reader(reader) => tx.read_after(reader, after, at_most).await?,
             ItemsOf::Grantee(user) => granted(tx, user, after, at_most).await?,
             ItemsOf::All => paged(tx.items_after(after, at_most).await?, at_most),
-            ItemsOf::Owner(owner) => paged(tx.owned_after(owner, after, at_most).await?, at_most),
+            ItemsOf::Owner(owner) | ItemsOf::Unshown(owner) => {
+                paged(tx.owned_after(owner, after, at_most).await?, at_most)
+            }
         };
         if let Some(until) = &self.until {
             items.retain(|item| item <= until);
@@ -58,6 +60,11 @@ impl Command for ExamineItems {
         let mut malformed = BTreeSet::new();
         let mut faults = Vec::new();
         let count = items.len() as u64;
+        if let ItemsOf::Unshown(owner) = &self.of {
+            let keys = items.iter().map(|id| EntryKey::Item(id.clone())).collect();
+            let keys = BTreeMap::from([(owner.clone(), keys)]);
+            items = absent(tx, keys).await?.filter_map(|(_, key)| item_of(key)).collect();
+        }
         let mut open = vec![items];
         while let Some(mut items) = open.pop() {
             match examine(tx, &self.of, &items).await {
@@ -101,7 +108,10 @@ async fn examine<T: Topics>(
 ) -> Result<Vec<DerivedFault>> {
     let only = match of {
         ItemsOf::All => None,
-        ItemsOf::Owner(user) | ItemsOf::Reader(user) | ItemsOf::Grantee(user) => Some(user),
+        ItemsOf::Owner(user)
+        | ItemsOf::Unshown(user)
+        | ItemsOf::Reader(user)
+        | ItemsOf::Grantee(user) => Some(user),
     };
     let examination = load(tx, Examination::of(items.iter().cloned().collect())).await?;
     let mut faults = examination.levels(only);
@@ -112,20 +122,62 @@ async fn examine<T: Topics>(
         let lost = |fault: &DerivedFault| matches!(fault, DerivedFault::Level { stored: None, .. });
         faults.extend(below.levels(only).into_iter().filter(lost));
     }
+    let missing = absent(tx, shown).await?;
+    faults.extend(missing.map(|(user, key)| DerivedFault::Missing { user, key }));
+    Ok(faults)
+}
+
+/// Returns the keys of which the feeds of their users have no entry, or a removal.
+async fn absent<T: Topics>(
+    tx: &mut T,
+    keys: BTreeMap<UserId, Vec<EntryKey>>,
+) -> Result<impl Iterator<Item = (UserId, EntryKey)> + use<T>> {
     let mut wanted = BTreeMap::new();
-    for (user, keys) in &shown {
+    for (user, keys) in &keys {
         let mut keys: Vec<_> = keys.iter().map(EntryKey::to_bytes).collect();
         // A database reads adjacent keys faster together.
         keys.sort_unstable();
         wanted.insert(user.clone(), keys);
     }
     let present = tx.present_in_feed(&wanted).await?;
-    for (user, keys) in shown {
+    let of_user = move |(user, keys): (UserId, Vec<EntryKey>)| {
         let held = present.get(&user);
-        let is_missing = |key: &EntryKey| held.is_none_or(|held| !held.contains(&key.to_bytes()));
-        let missing = keys.into_iter().filter(is_missing);
-        faults.extend(missing.map(|key| DerivedFault::Missing { user: user.clone(), key }));
+        let is_absent = |key: &EntryKey| held.is_none_or(|held| !held.contains(&key.to_bytes()));
+        let absent: Vec<_> = keys.into_iter().filter(is_absent).collect();
+        absent.into_iter().map(move |key| (user.clone(), key))
+    };
+    Ok(keys.into_iter().flat_map(of_user))
+}
+
+fn item_of(key: EntryKey) -> Option<ItemId> {
+    match key {
+        EntryKey::Item(item) => Some(item),
+        _ => None,
     }
+}
+
+/// Compares the user's own items among those of entries of the user's feed, as far as the entries
+/// themselves do not.
+async fn examine_own<T: Topics>(
+    tx: &mut T,
+    user: &UserId,
+    changes: &[Change],
+    examination: &Examination,
+) -> Result<Vec<DerivedFault>> {
+    let is_own = |fault: &DerivedFault| examination.is_owner(user, fault.item());
+    let mut faults = examination.levels(Some(user));
+    faults.retain(is_own);
+    let here: HashSet<_> = changes
+        .iter()
+        .filter(|change| !change.is_removal())
+        .map(|change| change.key().to_bytes())
+        .collect();
+    let mut shown = examination.shown(Some(user));
+    for keys in shown.values_mut() {
+        keys.retain(|key| !here.contains(&key.to_bytes()));
+    }
+    let missing = absent(tx, shown).await?;
+    faults.extend(missing.map(|(user, key)| DerivedFault::Missing { user, key }));
     Ok(faults)
 }
 
@@ -138,7 +190,7 @@ fn paged(items: Vec<ItemId>, at_most: u32) -> (Vec<ItemId>, Option<ItemId>) {
 
 impl Command for ExamineFeed {
     async fn run<T: Topics>(&self, tx: &mut T) -> Result<FeedExamined> {
-        let Self { user, after, at_most } = self;
+        let Self { user, after, at_most, own } = self;
         let Some(head) = tx.head(user).await? else { return Ok(FeedExamined::default()) };
         let limit = usize::try_from(*at_most).unwrap_or(usize::MAX);
         let window = Window::after(*after, limit, History::new(head, Vec::new()));
@@ -168,6 +220,10 @@ impl Command for ExamineFeed {
                 Ok(examination) => {
                     let compared = changes.iter().filter_map(|one| examination.entry(user, one));
                     found.faults.extend(compared);
+                    if *own {
+                        let faults = examine_own(tx, user, &changes, &examination).await?;
+                        found.faults.extend(faults);
+                    }
                 }
                 Err(error) => {
                     malformed.insert(MalformedRow::of(error)?);

@@ -15,6 +15,8 @@ use crate::error::Result;
 
 /// Rows of a page.
 const PAGE: u32 = 200;
+/// Items of a page of which few are examined.
+const UNSHOWN_PAGE: u32 = 1_000;
 /// Entries of a feed of a page.
 const FEED_PAGE: u32 = 500;
 /// Rows that are counted at a time.
@@ -51,7 +53,7 @@ pub enum Extent {
 pub struct Findings {
     /// The derived rows that differ from what they follow from; at most 100,000 are kept.
     pub faults: Vec<DerivedFault>,
-    /// The entries of feeds that differ, as far as they are kept.
+    /// The levels, and the entries of feeds, that differ, as far as they are kept.
     met: BTreeSet<(UserId, Vec<u8>)>,
     /// The number of levels of access that differ.
     pub levels: u64,
@@ -85,19 +87,16 @@ impl Findings {
 
     fn add(&mut self, faults: Vec<DerivedFault>, malformed: Vec<MalformedRow>) {
         for fault in faults {
-            let entry = match &fault {
-                // One level is found once.
-                DerivedFault::Level { .. } => None,
+            let row = match &fault {
+                // No entry's key begins so.
+                DerivedFault::Level { item, .. } => [b"\0", item.as_str().as_bytes()].concat(),
                 DerivedFault::Missing { key, .. } | DerivedFault::Differs { key, .. } => {
-                    Some(key.to_bytes())
+                    key.to_bytes()
                 }
-                DerivedFault::Stray { change, .. } => Some(change.key().to_bytes()),
+                DerivedFault::Stray { change, .. } => change.key().to_bytes(),
             };
-            // The walks over what a user owns, reads and was granted meet the same entries.
-            if let Some(entry) = entry
-                && self.met.len() < KEPT
-                && !self.met.insert((fault.user().clone(), entry))
-            {
+            // The walks over what a user owns, reads and was granted meet the same rows.
+            if self.met.len() < KEPT && !self.met.insert((fault.user().clone(), row)) {
                 continue;
             }
             match fault {
@@ -136,7 +135,7 @@ impl<P: AsyncFn(&Findings, Duration)> Walk<'_, P> {
     async fn all(&mut self) -> Result<()> {
         match self.extent.clone() {
             Extent::User(user) => {
-                self.items(ItemsOf::Owner(user.clone())).await?;
+                self.items(ItemsOf::Unshown(user.clone())).await?;
                 self.items(ItemsOf::Reader(user.clone())).await?;
                 self.items(ItemsOf::Grantee(user.clone())).await?;
                 self.user(&user, u64::MAX).await?;
@@ -175,7 +174,8 @@ impl<P: AsyncFn(&Findings, Duration)> Walk<'_, P> {
     ) -> Result<()> {
         while left > 0 {
             let begun = Instant::now();
-            let at_most = u32::try_from(left).unwrap_or(u32::MAX).min(PAGE);
+            let page = if matches!(of, ItemsOf::Unshown(_)) { UNSHOWN_PAGE } else { PAGE };
+            let at_most = u32::try_from(left).unwrap_or(u32::MAX).min(page);
             let page = self.store.examine_items(of, after, &until, at_most).await?;
             self.found.items += page.items;
             self.found.add(page.faults, page.malformed);
@@ -237,10 +237,11 @@ impl<P: AsyncFn(&Findings, Duration)> Walk<'_, P> {
     }
 
     async fn feed(&mut self, user: &UserId, mut left: u64) -> Result<()> {
+        let own = matches!(self.extent, Extent::User(_));
         let mut after = 0;
         while left > 0 {
             let begun = Instant::now();
-            let page = self.store.examine_feed(user, after, FEED_PAGE).await?;
+            let page = self.store.examine_feed(user, after, FEED_PAGE, own).await?;
             self.found.entries += page.entries;
             self.found.add(page.faults, page.malformed);
             left = left.saturating_sub(page.entries);

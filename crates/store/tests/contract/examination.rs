@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use vfs_sync_core::id::{BlobId, ItemId, StagingId, UserId};
 use vfs_sync_store::{
-    ChargePlace, DerivedFault, ItemsOf, MalformedRow, MetadataUsage, NewStage, Usage, open_to_read,
+    ChargePlace, DerivedFault, Extent, ItemsOf, MalformedRow, MetadataUsage, NewStage, Usage,
+    examine, open_to_read,
 };
 
 use super::scene::*;
@@ -40,7 +41,7 @@ impl Scene {
         for user in users {
             let mut after = 0;
             loop {
-                let page = self.store.examine_feed(user, after, limit).await.unwrap();
+                let page = self.store.examine_feed(user, after, limit, false).await.unwrap();
                 seen.entries += page.entries;
                 seen.faults.extend(page.faults);
                 seen.malformed.extend(page.malformed);
@@ -102,6 +103,27 @@ impl Scene {
                 return users;
             }
         }
+    }
+
+    /// Names the faults that the walk over a user's rows finds.
+    async fn walked(&self, who: &UserId) -> BTreeSet<String> {
+        let extent = Extent::User(who.clone());
+        let (found, walked) = examine(&*self.store, &extent, async |_, _| {}).await;
+        walked.unwrap();
+        let faults: BTreeSet<_> = found.faults.iter().map(|fault| format!("{fault:?}")).collect();
+        assert_eq!(found.levels + found.entries_off, faults.len() as u64, "each once");
+        faults
+    }
+
+    /// Names the faults that are met where each item of a user is looked at, and each entry.
+    async fn met(&self, who: &UserId) -> BTreeSet<String> {
+        let [owned, read, granted] = [ItemsOf::Owner, ItemsOf::Reader, ItemsOf::Grantee];
+        let mut faults = Vec::new();
+        for of in [owned(who.clone()), read(who.clone()), granted(who.clone())] {
+            let seen = self.examine(&of, std::slice::from_ref(who), 3).await;
+            faults.extend(seen.faults);
+        }
+        faults.iter().map(|fault| format!("{fault:?}")).collect()
     }
 
     /// Fails unless an examination of everything, and of each user, finds nothing.
@@ -286,6 +308,9 @@ pub(crate) async fn each_damage_is_found_and_repaired(scene: Scene) {
         let seen = scene.examine(&ItemsOf::All, &users, 3).await;
         let expected: BTreeSet<&str> = found.split(' ').collect();
         assert_eq!(kinds(&seen), expected, "{sql}: {seen:#?}");
+        for who in &users {
+            assert_eq!(scene.walked(who).await, scene.met(who).await, "{sql}, of {who}");
+        }
         repair(&scene, &seen).await;
         // What a level shows in feeds is known once it is right.
         let seen = scene.examine(&ItemsOf::All, &users, 3).await;

@@ -187,6 +187,7 @@ async fn tour(scene: &Scene) {
     for of in [
         ItemsOf::All,
         ItemsOf::Owner(alice.clone()),
+        ItemsOf::Unshown(alice.clone()),
         ItemsOf::Reader(alice.clone()),
         ItemsOf::Reader(bob.clone()),
         ItemsOf::Grantee(bob.clone()),
@@ -194,7 +195,7 @@ async fn tour(scene: &Scene) {
         store.examine_items(of, None, None, 1_u32).await.unwrap();
     }
     for who in [&alice, &bob] {
-        store.examine_feed(who, 0_u64, 10_u32).await.unwrap();
+        store.examine_feed(who, 0_u64, 10_u32, true).await.unwrap();
         store.count_held(who, None, 10_u32).await.unwrap();
         store.count_charges(who, None, 10_u32).await.unwrap();
         store.examine_states(who, "", 10_u32).await.unwrap();

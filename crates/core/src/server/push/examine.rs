@@ -110,12 +110,13 @@ impl Examination {
     /// Returns the rows that are needed next; `None` once all are there.
     #[must_use]
     pub fn needs(&self) -> Option<Needs> {
-        let mut needs = Needs {
-            items: self.items.clone(),
-            around: self.items.clone(),
-            access: self.items.clone(),
-            ..Needs::default()
-        };
+        let mut needs = Needs::default();
+        // All at once, with the first look.
+        if self.items.iter().any(|id| !self.rows.around.contains(id)) {
+            needs.items.clone_from(&self.items);
+            needs.around.clone_from(&self.items);
+            needs.access.clone_from(&self.items);
+        }
         let mut owners = BTreeSet::new();
         for id in &self.items {
             for (parent, _) in self.rows.links_above(id) {
@@ -171,6 +172,12 @@ impl Examination {
     fn grantees(&self) -> BTreeSet<UserId> {
         let grants = self.items.iter().flat_map(|id| self.rows.grants_on(id));
         grants.flat_map(|(principal, _)| self.rows.users_of(principal)).collect()
+    }
+
+    /// Returns whether an item belongs to `user`.
+    #[must_use]
+    pub fn is_owner(&self, user: &UserId, id: &ItemId) -> bool {
+        self.rows.item(id).is_some_and(|item| item.owner == *user)
     }
 
     fn audience(&self, id: &ItemId) -> &Audience {

@@ -98,7 +98,7 @@ pub(crate) async fn examine(
             let from = after.map_or(Ok(0), str::parse::<u64>);
             let from = from.map_err(|_| ApiError::invalid("after", "must be a number"))?;
             let FeedExamined { malformed, faults, entries, next } =
-                store.examine_feed(&user, from, ENTRIES).await?;
+                store.examine_feed(&user, from, ENTRIES, false).await?;
             let next = next.map(|next| next.to_string());
             return Ok(Json(Examined::of(entries, &faults, malformed, next)));
         }
