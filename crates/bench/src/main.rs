@@ -25,6 +25,8 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Measures vfs-sync on this machine and prints a table of results and budgets.
 #[derive(Parser)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Internal>,
     /// Number of operations of history to push and pull
     #[arg(long, default_value_t = 1_000_000)]
     operations: usize,
@@ -93,6 +95,14 @@ struct Args {
     connections: usize,
 }
 
+/// A part that the program runs as a process of its own.
+#[derive(clap::Subcommand)]
+enum Internal {
+    /// Serve without recording anything
+    #[command(hide = true)]
+    Bare(process::Bare),
+}
+
 /// Parses a time: a number and s, m or h.
 fn time(text: &str) -> Result<std::time::Duration, String> {
     let in_unit = |(unit, seconds): (char, u64)| {
@@ -104,7 +114,16 @@ fn time(text: &str) -> Result<std::time::Duration, String> {
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
-    let args = Args::parse();
+    let mut args = Args::parse();
+    if let Some(Internal::Bare(bare)) = args.command.take() {
+        return match process::serve_bare(bare).await {
+            Ok(()) => std::process::ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("the bare server failed: {error}");
+                std::process::ExitCode::FAILURE
+            }
+        };
+    }
     let mut report = Report::default();
     let outcome = run(&args, &mut report).await;
     let missed = report.print();

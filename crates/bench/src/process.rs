@@ -1,12 +1,43 @@
 //! The server under test: the built binary as a separate process, so that its CPU and memory use
 //! are measured separately.
 
-use std::net::TcpListener;
+use std::future::pending;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vfs_sync_blobs::ObjectBlobs;
+use vfs_sync_server::auth::{AuthConfig, Authenticator};
+use vfs_sync_server::{Environment as _, SystemEnvironment};
+
 use crate::Failure;
+
+/// The arguments of [`Server::bare`]'s process.
+#[derive(clap::Args)]
+pub(crate) struct Bare {
+    #[arg(long)]
+    listen: SocketAddr,
+    #[arg(long)]
+    data: PathBuf,
+    #[arg(long)]
+    database: Option<String>,
+}
+
+/// Serves as `vfs-sync serve` does, but records nothing.
+pub(crate) async fn serve_bare(args: Bare) -> Result<(), Failure> {
+    std::fs::create_dir_all(&args.data)?;
+    let database =
+        args.database.unwrap_or(args.data.join("metadata.sqlite3").display().to_string());
+    let store = vfs_sync_store::open(&database, SystemEnvironment.now()).await?;
+    let blobs = Arc::new(ObjectBlobs::directory(args.data.join("blobs"))?);
+    let keys = AuthConfig::from_lookup(|name| std::env::var(name).ok())?;
+    let server =
+        vfs_sync_server::Server::builder(store, blobs, Authenticator::load(&keys).await?).build();
+    server.serve(tokio::net::TcpListener::bind(args.listen).await?, None, pending()).await;
+    Ok(())
+}
 
 const SECRET: &str = "a secret for benchmarks on the loopback only";
 
@@ -34,21 +65,40 @@ impl Server {
         Self::start_with(data, database).await
     }
 
+    /// Starts a server that records all that an operator is told, though it logs no requests.
+    pub(crate) async fn recording(data: &Path, database: Option<&str>) -> Result<Self, Failure> {
+        let database = database.map(|url| ("VFS_SYNC_DATABASE_URL", url.to_owned()));
+        let mut command = Command::new(binary()?);
+        command.arg("serve").env("RUST_LOG", "warn,audit=info").stderr(Stdio::null());
+        command.args(["--admin-listen", "127.0.0.1:0"]).envs(database);
+        Self::run(command, data).await
+    }
+
+    /// Starts a server without metrics and logs, in a process of this program.
+    pub(crate) async fn bare(data: &Path, database: Option<&str>) -> Result<Self, Failure> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("bare").args(database.map(|url| format!("--database={url}")));
+        Self::run(command, data).await
+    }
+
     /// Starts a server on `data` with these environment variables.
     pub(crate) async fn start_with(
         data: &Path,
         variables: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Self, Failure> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = Command::new(binary()?);
+        command.arg("serve").env("RUST_LOG", "warn").envs(variables);
+        Self::run(command, data).await
+    }
+
+    async fn run(mut command: Command, data: &Path) -> Result<Self, Failure> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         command
-            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data"])
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--data"])
             .arg(data)
             .env("VFS_SYNC_JWT_SECRET", SECRET)
-            .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .envs(variables);
+            .stdout(Stdio::null());
         let child = command.spawn()?;
         let token = Self::token_of("bench")?;
         let server = Self { child, url: format!("http://127.0.0.1:{port}"), token };

@@ -1,10 +1,11 @@
-//! The operator's side: what the registry of devices costs, how long it takes to list devices and to
+//! The operator's side: what metrics, audit log and registry of devices cost, how long it takes to list devices and to
 //! examine a large user, and what others notice of that and of a user's deletion.
 
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::oneshot;
@@ -17,16 +18,16 @@ use crate::measure::push::BATCH;
 use crate::measure::sharing::make_tree;
 use crate::process::{Server, binary};
 use crate::report::{Report, percentile};
-use crate::workload::{Ids, Workload};
-use crate::writer::{Writer, made};
+use crate::writer::{Writer, granted, made};
 
-/// The devices that are listed, and those of one user.
+/// The devices that are listed, how often, and those of one user.
 const DEVICES: usize = 10_000;
+const LISTINGS: usize = 9;
 const OF_A_USER: usize = 50;
 /// The items of the user who is deleted.
 const DELETED: usize = 100_000;
-/// Pairs of pushes, and of pulls, by which the registry's cost is found.
-const PAIRS: usize = 400;
+/// Pairs of pushes, and of pulls, by which the cost of records is found.
+const PAIRS: usize = 1_000;
 /// The time for which pushes are measured beside nothing.
 const ALONE: Duration = Duration::from_secs(5);
 /// The time within which each step must be done.
@@ -80,56 +81,90 @@ pub(crate) async fn run(
     items: usize,
 ) -> Result<(), Failure> {
     std::fs::create_dir(data)?;
-    let server = Server::start(data, database).await?;
+    let server = Server::recording(data, database).await?;
     let http = reqwest::Client::builder().tcp_nodelay(true).build()?;
     let token = Server::operator_token()?;
     let ground = Ground { server, data, database, http, token };
     let name = |what: &str| format!("{what}, {engine}");
-    registry(report, &ground, &name).await?;
+    recording(report, &ground, &name).await?;
     devices(report, &ground, &name).await?;
     deletion(report, &ground, &name).await?;
     doctor(report, &ground, &name, items).await
 }
 
-/// Measures pushes and pulls with and without the headers of a device, in turn.
-async fn registry(
+/// Measures pushes and pulls of a device at a server with metrics and the audit log, against those
+/// without a device at one that records nothing, in turn.
+async fn recording(
     report: &mut Report,
     ground: &Ground<'_>,
     name: &impl Fn(&str) -> String,
 ) -> Result<(), Failure> {
-    let mut writers = ["known", "unknown"].map(|name| Workload::new(name, Ids::UuidV7));
-    let mut times = [const { Vec::new() }; 4];
-    for pair in 0..PAIRS {
-        // Each is the first one in half of the pairs.
-        for turn in [pair % 2, 1 - pair % 2] {
-            let is_known = turn == 0;
-            let sign = |request: reqwest::RequestBuilder| {
-                let request = request.bearer_auth(&ground.server.token);
-                match is_known {
-                    true => request
-                        .header(CLIENT_HEADER, "known")
-                        .header(DEVICE_HEADER, "name=bench&version=1.0.0&platform=linux"),
-                    false => request,
-                }
-            };
-            let url = format!("{}/v1/vfs/crdt/", ground.server.url);
-            let push = ground.http.post(format!("{url}push")).json(&writers[turn].push(BATCH / 10));
-            let pull = ground.http.get(format!("{url}vfs-sync?limit=500&clientId=reader"));
-            for (kind, request) in [push, pull].into_iter().enumerate() {
+    let bare = Server::bare(&ground.data.join("bare"), ground.database).await?;
+    let headers =
+        [(CLIENT_HEADER, "r"), (DEVICE_HEADER, "name=bench&version=1.0.0&platform=linux")];
+    let headers = headers.map(|(name, value)| {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        name.map(|name| (name, HeaderValue::from_static(value)))
+    });
+    let headers = headers.into_iter().collect::<Result<HeaderMap, _>>()?;
+    let client = |headers| {
+        let client = reqwest::Client::builder().tcp_nodelay(true);
+        client.default_headers(headers).build()
+    };
+    let mut recorded = Writer::new(&ground.server.url, "recorded")?;
+    recorded.http = client(headers)?;
+    let mut unrecorded = Writer::new(&bare.url, "unrecorded")?;
+    unrecorded.http = client(HeaderMap::new())?;
+    let mut writers = [recorded, unrecorded];
+    let cpu = || Ok::<_, Failure>([ground.server.cpu()?, bare.cpu()?]);
+    let (mut times, mut spent) = ([const { Vec::new() }; 4], [Duration::ZERO; 4]);
+    for kind in [0, 1] {
+        let before = cpu()?;
+        for pair in 0..PAIRS {
+            // Each is the first one in half of the pairs.
+            for turn in [pair % 2, 1 - pair % 2] {
                 let begun = Instant::now();
-                sign(request).send().await?.error_for_status()?.bytes().await?;
+                match kind {
+                    0 => drop(writers[turn].push(batch()).await?),
+                    _ => pull(&writers[turn]).await?,
+                }
                 times[kind * 2 + turn].push(begun.elapsed().as_secs_f64());
             }
+        }
+        for (turn, (after, before)) in cpu()?.into_iter().zip(before).enumerate() {
+            spent[kind * 2 + turn] = after - before;
         }
     }
     times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
     let median = |times: &[f64]| percentile(times, 50).unwrap_or(f64::INFINITY);
-    let [known_push, push, known_pull, pull] = times.each_ref().map(|times| median(times));
-    report.note(&name("push of 50 without a device"), push * 1e3, "ms");
-    report.at_most(&name("  from a device"), known_push / push, 1.03, "x");
-    report.note(&name("pull of 500 without a device"), pull * 1e3, "ms");
-    report.at_most(&name("  from a device"), known_pull / pull, 1.03, "x");
+    let times = times.each_ref().map(|times| median(times));
+    let spent = spent.map(|spent| spent.as_secs_f64() / PAIRS as f64);
+    for (kind, what) in ["push of 50", "pull of 500"].into_iter().enumerate() {
+        let (recorded, bare) = (kind * 2, kind * 2 + 1);
+        report.note(&name(&format!("{what}, nothing recorded")), times[bare] * 1e3, "ms");
+        let ratio = times[recorded] / times[bare];
+        report.at_most(&name("  with metrics, audit and registry"), ratio, 1.03, "x");
+        report.note(&name("  server's CPU, nothing recorded"), spent[bare] * 1e3, "ms");
+        let ratio = spent[recorded] / spent[bare];
+        report.note(&name("  the same with all of that"), ratio, "x");
+    }
     Ok(())
+}
+
+async fn pull(reader: &Writer) -> Result<(), Failure> {
+    let url = format!("{}/v1/vfs/crdt/vfs-sync?limit=500&clientId=r", reader.url);
+    let page = reader.http.get(url).bearer_auth(&reader.token).send().await?;
+    page.error_for_status()?.bytes().await?;
+    Ok(())
+}
+
+/// Returns new files, of which one is shared: the audit log notes that.
+fn batch() -> Vec<Value> {
+    let id = || uuid::Uuid::now_v7().to_string();
+    let shared = id();
+    let mut operations = vec![made(&shared, "file", None), granted(&shared, "guest")];
+    operations.extend((2..BATCH / 10).map(|_| made(&id(), "file", None)));
+    operations
 }
 
 /// Has devices call, and lists them.
@@ -181,13 +216,18 @@ async fn devices(
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let begun = Instant::now();
-    let (count, lags) = list().await?;
-    let taken = begun.elapsed();
-    // Those of the measurement before have acknowledged nothing.
-    if lags < DEVICES {
-        return Err(format!("{lags} of {count} devices have a lag").into());
+    let mut times = Vec::new();
+    for _ in 0..LISTINGS {
+        let begun = Instant::now();
+        let (count, lags) = list().await?;
+        times.push(begun.elapsed());
+        // Those of the measurement before have acknowledged nothing.
+        if lags < DEVICES {
+            return Err(format!("{lags} of {count} devices have a lag").into());
+        }
     }
+    times.sort();
+    let taken = percentile(&times, 50).ok_or("nothing was listed")?;
     report.at_most(
         &name("listing 10,000 devices with lag"),
         taken.as_secs_f64() * 1e3,
