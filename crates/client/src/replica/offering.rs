@@ -289,17 +289,17 @@ impl Both<'_, '_> {
         expected: Option<BlobId>,
         occurred_at: Timestamp,
     ) -> Result<()> {
-        let mut followed = false;
-        for upload in self.rows.uploads_of_item(&item)? {
-            let follows = upload.expected.as_ref() == Some(&attachment.blob_id);
-            if follows && upload.state != UploadState::Rejected {
-                // The user put another one over it in between: that one takes its place.
-                let expected = expected.clone();
-                self.rows.put_upload(&Upload { expected, attach: None, ..upload })?;
-                followed = true;
-            }
+        let mut waiting = self.rows.uploads_of_item(&item)?;
+        waiting.retain(|upload| upload.state != UploadState::Rejected);
+        // It may wait itself: the feed showed it before the server's answer came. Else the user put
+        // another one over it in between, and that one takes its place.
+        let blob_id = Some(&attachment.blob_id);
+        let itself = waiting.iter().find(|upload| Some(&upload.blob_id) == blob_id);
+        let first = itself.or_else(|| waiting.iter().find(|one| one.expected.as_ref() == blob_id));
+        if let Some(first) = first {
+            return self.rows.put_upload(&Upload { expected, attach: None, ..first.clone() });
         }
-        if followed || self.rows.is_uploading(&attachment.blob_id)? {
+        if self.rows.is_uploading(&attachment.blob_id)? {
             return Ok(());
         }
         self.rows.put_upload(&Upload {

@@ -609,6 +609,36 @@ async fn a_restored_server_gets_back_items_contents_and_moves_from_any_device_th
     }
 }
 
+#[tokio::test]
+async fn a_lost_content_whose_answer_was_lost_too_comes_back_to_its_file() {
+    let mut server = TestServer::start().await;
+    let line = Arc::new(FaultyTransport::new(server.transport("alice")));
+    let config = ClientConfig { rematerialise: true, ..ClientConfig::default() };
+    let user = UserId::new("alice").unwrap();
+    let client = SyncClient::builder(line.clone()).config(config).in_memory(user).unwrap();
+    let author = observed(client);
+    author.client.create_file(None, Name::new("monday").unwrap()).unwrap();
+    author.client.sync().await.unwrap();
+    let backup = back_up(&mut server).await;
+    author.write("monday", "one");
+    author.client.sync().await.unwrap();
+    author.write("monday", "two");
+    (0..4).for_each(|_| line.next(CallKind::BlobBatch, Fault::DropAnswer));
+    author.client.sync().await.unwrap_err();
+    // The feed shows what still waits to be sent.
+    author.client.pull().await.unwrap();
+    assert_eq!(author.client.status().unwrap().uploads, 1);
+
+    let now = server.clock().now();
+    restore(&mut server, &backup, now, 0).await;
+    rounds(&[&author]).await;
+    let fresh = device(&server, false);
+    fresh.client.sync().await.unwrap();
+    assert_eq!(fresh.tree(), set(&["monday"]));
+    assert_eq!(fresh.read("monday").await, "two");
+    assert_eq!(author.waits(), NOTHING);
+}
+
 /// Two devices that have a file's new content by name alone, and its author; the server has lost it.
 async fn content_that_one_device_has(server: &mut TestServer, dir: &Path) -> [Device; 3] {
     let devices = [device(server, true), device(server, true), on_disk(server, dir)];

@@ -88,9 +88,15 @@ impl Ledger {
         let found = self.found(client).await;
         let differs = |item: &&ItemId| found.get(*item) != self.entries.get(*item);
         let all: BTreeSet<&ItemId> = found.keys().chain(self.entries.keys()).collect();
-        if let Some(item) = all.into_iter().find(differs) {
-            panic!("{item}: {:?} was promised, not {:?}", self.entries.get(item), found.get(item));
-        }
+        let differing: Vec<String> = all
+            .into_iter()
+            .filter(differs)
+            .map(|item| {
+                let (promised, is) = (self.entries.get(item), found.get(item));
+                format!("{item}: {promised:?} was promised, not {is:?}")
+            })
+            .collect();
+        assert!(differing.is_empty(), "{differing:#?}");
         for gone in &self.deleted {
             assert_eq!(client.node(gone).unwrap(), None, "what was deleted stays so");
         }
