@@ -209,8 +209,8 @@ mod tests {
         quoted.filter(is_name).filter(|name| !OTHERS.contains(name)).collect()
     }
 
-    /// Other names of that form: a channel of the database.
-    const OTHERS: [&str; 1] = ["vfs_sync_heads"];
+    /// Other names of that form: a channel of the database, and what spans of traces are recorded for.
+    const OTHERS: [&str; 2] = ["vfs_sync_heads", "vfs_sync_traces"];
 
     #[test]
     fn the_code_records_these_families_and_no_others() {
