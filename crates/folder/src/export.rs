@@ -479,7 +479,7 @@ impl<'a> Export<'a> {
             let mut stat = found.map(|(listed, stat)| {
                 self.respell(&disk, path, (&listed, &name.name), &mut rows).unwrap_or(stat)
             });
-            let moved_away = |row: &EntryRecord| self.record.claimed.contains(&row.id);
+            let moved_away = |row: &EntryRecord| self.record.is_moved_away(row);
             let mut known = rows.remove(&name.name).filter(|row| !moved_away(row));
             let folder = Parent { row, item };
             if known.as_ref().is_none_or(|known| known.tree.item != child.node.id) {

@@ -263,6 +263,12 @@ impl Record {
         self.places.insert(row.id, (row.parent, row.name.clone()));
     }
 
+    /// Returns whether the entry of a row was moved to another place than the row says.
+    pub(crate) fn is_moved_away(&self, row: &EntryRecord) -> bool {
+        let is_here = |place: &(u64, Vec<u8>)| place.0 == row.parent && place.1 == row.name;
+        self.claimed.contains(&row.id) && !self.places.get(&row.id).is_some_and(is_here)
+    }
+
     /// Returns the row of an entry that was moved to the place where `stat` was read. The place is
     /// new, or it had the row `named`; then the entries of several places were exchanged.
     pub(crate) fn moved(
