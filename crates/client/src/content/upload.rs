@@ -101,6 +101,8 @@ impl Outcome {
             _ if ended_as(&error) == Some(StageStatus::Abandoned) => Self::Expired,
             // An earlier request of this client, which it gave up, is still under way there.
             code::UPLOAD_SUPERSEDED => Self::Failed(TransportError::network(message.as_str())),
+            // The stage of this upload was lost between two of its requests, by a failover or a restore.
+            code::UNKNOWN_STAGE => Self::Failed(TransportError::network(message.as_str())),
             // They were not when they were read: something on the way changed them.
             code::DIGEST_MISMATCH => Self::Failed(TransportError::network(message.as_str())),
             _ => Self::Rejected(format!("{message} ({status} {code})")),

@@ -108,6 +108,23 @@ async fn what_an_earlier_request_of_ours_took_over_is_sent_again() {
 }
 
 #[tokio::test]
+async fn what_loses_its_stage_on_the_way_is_staged_again() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let tiny = put(one.client(), "tiny", b"tiny");
+    let small = put(one.client(), "small", &noise(2 * MIB, 1));
+    let large = put(one.client(), "large", &noise(LARGE, 2));
+    for call in [CallKind::BlobBatch, CallKind::Upload, CallKind::Append, CallKind::Attach] {
+        one.line.next(call, Fault::Refuse(refused(404, code::UNKNOWN_STAGE)));
+    }
+    assert_eq!(one.client().sync().await.unwrap().uploaded, 3);
+    assert_eq!(one.client().status().unwrap().rejected_uploads, 0);
+    assert_eq!(as_others_see_it(&server, &tiny).await, b"tiny");
+    assert_eq!(as_others_see_it(&server, &small).await, noise(2 * MIB, 1));
+    assert_eq!(as_others_see_it(&server, &large).await, noise(LARGE, 2));
+}
+
+#[tokio::test]
 async fn one_content_that_fails_does_not_hold_up_the_others() {
     let server = TestServer::start().await;
     let one = Replica::new(&server, config());
