@@ -42,6 +42,8 @@ pub(crate) enum Outcome {
     Expired,
     /// Another upload has one of the ids.
     IdTaken(String),
+    /// The server does not know the item, or does not show it.
+    UnknownItem(String),
     Rejected(String),
     /// The server cannot take the content until somebody makes space or repairs something; it stays
     /// queued.
@@ -97,6 +99,7 @@ impl Outcome {
                 Self::ContentChanged(current.and_then(|id| BlobId::new(id).ok()))
             }
             code::STAGE_EXPIRED => Self::Expired,
+            code::UNKNOWN_ITEM => Self::UnknownItem(format!("{message} ({status} {code})")),
             code::ID_TAKEN => Self::IdTaken(format!("{message} ({status} {code})")),
             _ if ended_as(&error) == Some(StageStatus::Abandoned) => Self::Expired,
             // An earlier request of this client, which it gave up, is still under way there.

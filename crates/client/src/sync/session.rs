@@ -28,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) renumbers: bool,
     /// Items with a content that the server cannot take at present: each is tried once in a sync.
     pub(crate) waiting: HashSet<ItemId>,
+    /// The items that the server did not know when their contents came.
+    pub(crate) unknown: HashSet<ItemId>,
 }
 
 /// The greatest length of the text that is stored of a failure.
@@ -66,7 +68,8 @@ impl Session {
             };
         }
         let (report, committed) = (SyncReport::default(), Committed::default());
-        Self { inner, turn, report, committed, renumbers: true, waiting: HashSet::new() }
+        let (waiting, unknown) = (HashSet::new(), HashSet::new());
+        Self { inner, turn, report, committed, renumbers: true, waiting, unknown }
     }
 
     /// Runs `work`, and emits the violation in which it ends, if there is one.

@@ -208,6 +208,18 @@ impl Session {
         Ok(outcomes)
     }
 
+    /// Returns whether an item that the server does not know is unknown to the replica too; `None` the
+    /// first time, because the server may have lost it: then a pull comes first, and the item is
+    /// offered again.
+    async fn is_really_unknown(&mut self, item: &ItemId) -> Result<Option<bool>> {
+        if self.unknown.insert(item.clone()) {
+            return Ok(None);
+        }
+        let item = item.clone();
+        let shown = self.store(move |_, store| Ok(store.node(&item)?.is_some())).await?;
+        Ok(Some(!shown))
+    }
+
     /// Makes the outcomes of uploads durable. Returns the rejection of an upload whose checkpoint
     /// is behind, if there is one.
     async fn settle(&mut self, outcomes: Vec<(Upload, Outcome)>) -> Result<Option<TransportError>> {
@@ -216,6 +228,17 @@ impl Session {
         let (mut old, mut renewed) = (Vec::new(), Vec::new());
         let mut untimed = Vec::new();
         for (upload, outcome) in outcomes {
+            let outcome = match outcome {
+                Outcome::UnknownItem(reason) => match self.is_really_unknown(&upload.item).await? {
+                    None => {
+                        written.push(Upload { attach: None, ..upload });
+                        continue;
+                    }
+                    Some(true) => Outcome::Rejected(reason),
+                    Some(false) => Outcome::Waits { reason, full: false },
+                },
+                other => other,
+            };
             match outcome {
                 Outcome::Attached | Outcome::AttachedUntimed => {
                     if matches!(outcome, Outcome::AttachedUntimed) {
@@ -261,6 +284,8 @@ impl Session {
                     written.push(Upload { state, reason, ..upload });
                 }
                 Outcome::Failed(error) => failed = Some(error),
+                // Decided above.
+                Outcome::UnknownItem(_) => {}
             }
         }
         self.store(move |inner, store| {

@@ -125,6 +125,23 @@ async fn what_loses_its_stage_on_the_way_is_staged_again() {
 }
 
 #[tokio::test]
+async fn a_content_waits_while_the_server_does_not_know_an_item_that_the_replica_shows() {
+    let server = TestServer::start().await;
+    let one = Replica::new(&server, config());
+    let item = put(one.client(), "f", b"one");
+    let unknown = || Fault::Refuse(refused(404, code::UNKNOWN_ITEM));
+    one.line.next(CallKind::BlobBatch, unknown());
+    assert_eq!(one.client().sync().await.unwrap().uploaded, 1, "after another pull");
+    one.client().contents().put(&item, &b"two"[..]).unwrap();
+    (0..2).for_each(|_| one.line.next(CallKind::BlobBatch, unknown()));
+    let report = one.client().sync().await.unwrap();
+    assert_eq!((report.uploaded, report.waiting), (0, 1));
+    assert_eq!(one.client().status().unwrap().rejected_uploads, 0);
+    assert_eq!(one.client().sync().await.unwrap().uploaded, 1);
+    assert_eq!(as_others_see_it(&server, &item).await, b"two");
+}
+
+#[tokio::test]
 async fn one_content_that_fails_does_not_hold_up_the_others() {
     let server = TestServer::start().await;
     let one = Replica::new(&server, config());
