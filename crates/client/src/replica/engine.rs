@@ -316,11 +316,11 @@ impl ReplicaStore {
     /// in order, after `after`.
     pub(crate) fn uploads(&mut self, mut after: i64, at_most: usize) -> Result<Vec<Upload>> {
         loop {
-            let mut page = self.rows.uploads(after, at_most)?;
+            let page = self.rows.uploads(after, at_most)?;
             let Some(last) = page.last() else { return Ok(page) };
             after = last.seq;
             let mut sendable = Vec::with_capacity(page.len());
-            for upload in page.drain(..) {
+            for upload in page {
                 if !uploads::is_being_deleted(&mut *self.rows, &upload.item)? {
                     sendable.push(upload);
                 }

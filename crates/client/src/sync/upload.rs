@@ -208,16 +208,18 @@ impl Session {
         Ok(outcomes)
     }
 
-    /// Returns whether an item that the server does not know is unknown to the replica too; `None` the
-    /// first time, because the server may have lost it: then a pull comes first, and the item is
-    /// offered again.
-    async fn is_really_unknown(&mut self, item: &ItemId) -> Result<Option<bool>> {
+    /// Decides what an item that the server does not know means for its content. The server may have
+    /// lost the item, so the first time a pull comes first, which may offer it again. After that the
+    /// content waits if the replica shows the item, and is rejected otherwise.
+    async fn of_unknown_item(&mut self, item: &ItemId, outcome: Outcome) -> Result<Outcome> {
+        let Outcome::UnknownItem(reason) = outcome else { return Ok(outcome) };
         if self.unknown.insert(item.clone()) {
-            return Ok(None);
+            return Ok(Outcome::UnknownItem(reason));
         }
         let item = item.clone();
         let shown = self.store(move |_, store| Ok(store.node(&item)?.is_some())).await?;
-        Ok(Some(!shown))
+        let waits = Outcome::Waits { reason: reason.clone(), full: false };
+        Ok(if shown { waits } else { Outcome::Rejected(reason) })
     }
 
     /// Makes the outcomes of uploads durable. Returns the rejection of an upload whose checkpoint
@@ -228,17 +230,7 @@ impl Session {
         let (mut old, mut renewed) = (Vec::new(), Vec::new());
         let mut untimed = Vec::new();
         for (upload, outcome) in outcomes {
-            let outcome = match outcome {
-                Outcome::UnknownItem(reason) => match self.is_really_unknown(&upload.item).await? {
-                    None => {
-                        written.push(Upload { attach: None, ..upload });
-                        continue;
-                    }
-                    Some(true) => Outcome::Rejected(reason),
-                    Some(false) => Outcome::Waits { reason, full: false },
-                },
-                other => other,
-            };
+            let outcome = self.of_unknown_item(&upload.item, outcome).await?;
             match outcome {
                 Outcome::Attached | Outcome::AttachedUntimed => {
                     if matches!(outcome, Outcome::AttachedUntimed) {
@@ -284,8 +276,7 @@ impl Session {
                     written.push(Upload { state, reason, ..upload });
                 }
                 Outcome::Failed(error) => failed = Some(error),
-                // Decided above.
-                Outcome::UnknownItem(_) => {}
+                Outcome::UnknownItem(_) => written.push(Upload { attach: None, ..upload }),
             }
         }
         self.store(move |inner, store| {
