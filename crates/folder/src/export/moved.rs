@@ -13,6 +13,7 @@ use vfs_sync_core::id::ItemId;
 use super::super::ignore::Rules;
 use super::super::record;
 use super::existing::Entries;
+use super::rules::ignores;
 use super::{Export, Parent, split};
 use crate::disk::dir::{Folder, Kind, Stat};
 use crate::disk::metadata::{OnDisk, on_disk};
@@ -41,22 +42,14 @@ impl Export<'_> {
         if !self.options.delete || self.options.dry_run {
             return Ok(());
         }
-        let has_other_name = |(child, name): &(&&Child, &DiskName)| {
-            rows.get(&name.name).is_none_or(|row| row.tree.item != child.node.id)
-        };
-        let mut left: Vec<_> = children.iter().zip(named).filter(has_other_name).collect();
-        let items: HashSet<&ItemId> = left.iter().map(|(child, _)| &child.node.id).collect();
-        let mut names: HashMap<ItemId, OsString> = HashMap::new();
-        for (name, row) in rows.iter().filter(|(_, row)| items.contains(&row.tree.item)) {
-            names.insert(row.tree.item.clone(), name.clone());
-        }
-        left.retain(|(child, name)| {
-            let folder = on_disk(child.node.object_type) == OnDisk::Folder;
-            let size = child.node.content.as_ref().map_or(0, |content| content.size);
-            names.contains_key(&child.node.id)
+        let here: HashSet<&ItemId> = rows.values().map(|row| &row.tree.item).collect();
+        let gets_other_name = |(child, name): &(&&Child, &DiskName)| {
+            here.contains(&child.node.id)
+                && rows.get(&name.name).is_none_or(|row| row.tree.item != child.node.id)
                 && !self.options.not_here.contains(&child.node.id)
-                && !rules.ignore(path, &name.name, folder, size)
-        });
+                && !ignores(rules, path, &name.name, &child.node)
+        };
+        let mut left: Vec<_> = children.iter().zip(named).filter(gets_other_name).collect();
         // Each round gives free places to the next; a chain has a round for each of its links.
         while !left.is_empty() {
             let mut blocked = Vec::new();
@@ -70,10 +63,13 @@ impl Export<'_> {
                 let Some(brought) = self.bring(disk, &at, &name.name, child, parent)? else {
                     continue;
                 };
-                let Some(old) = names.get(&child.node.id) else { continue };
-                there.remove(&self.rules.key(old));
+                if let (from, old) = split(&brought.from)
+                    && from == path
+                {
+                    there.remove(&self.rules.key(old));
+                    rows.remove(old);
+                }
                 there.insert(self.rules.key(&name.name), (name.name.clone(), brought.stat));
-                rows.remove(old);
                 rows.insert(name.name.clone(), brought.row);
             }
             if blocked.len() == before {

@@ -190,9 +190,7 @@ impl Export<'_> {
         node: &Node,
         rows: &mut HashMap<OsString, EntryRecord>,
     ) -> bool {
-        let is_folder = on_disk(node.object_type) == OnDisk::Folder;
-        let size = node.content.as_ref().map_or(0, |content| content.size);
-        if !rules.ignore(path, name, is_folder, size) {
+        if !ignores(rules, path, name, node) {
             return false;
         }
         self.report.ignored += 1;
@@ -204,4 +202,11 @@ impl Export<'_> {
         }
         true
     }
+}
+
+/// Returns whether the rules ignore an item under a name in the folder at `path`.
+pub(super) fn ignores(rules: &Rules, path: &Path, name: &OsStr, node: &Node) -> bool {
+    let is_folder = on_disk(node.object_type) == OnDisk::Folder;
+    let size = node.content.as_ref().map_or(0, |content| content.size);
+    rules.ignore(path, name, is_folder, size)
 }
